@@ -1,0 +1,1 @@
+"""The inflight operator: ModelDeployments in, running and routed model servers out."""

@@ -1,0 +1,62 @@
+"""What the router has to know, as plain data: the only input of the xDS control plane.
+
+The reconciler makes one `RouteSpec` per ModelDeployment; `xds.build` turns it into Envoy resources.
+Nothing here knows Kubernetes or protobuf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """One ready model-server address."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One live revision: an Envoy cluster with its endpoints.
+
+    `name` is the revision's Kubernetes name, unique in its namespace; `timeout_milliseconds` is the longest a
+    request to it may take; `max_in_flight` is how many requests one replica can hold (running and queued).
+    """
+
+    name: str
+    variant: str
+    revision: str
+    endpoints: frozenset[Endpoint]
+    timeout_milliseconds: int
+    max_in_flight: int
+
+
+@dataclass(frozen=True)
+class RouteSpec:
+    """All of one ModelDeployment's traffic.
+
+    `split` is (backend name, weight), weights are integers that sum to 100 (each backend at most once, weight 0
+    left out); empty when no backend has a ready endpoint: the router then answers 503 with Retry-After.
+    `direct` is (variant name, backend name): who answers `/<namespace>/<name>/variants/<variant>/...`.
+    """
+
+    namespace: str
+    name: str
+    backends: tuple[Backend, ...]
+    split: tuple[tuple[str, int], ...]
+    direct: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Programmed:
+    """How far one ModelDeployment's routes have got.
+
+    `acknowledged` is true when every connected router has accepted the RouteSpec last given (false while no
+    router is connected). `rejected` is the router's own words when it refused it; the last accepted routes
+    stay in force then, and nobody else's are touched.
+    """
+
+    acknowledged: bool
+    rejected: str | None = None
