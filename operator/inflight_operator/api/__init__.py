@@ -1,0 +1,1 @@
+"""The resource, its names and its words: data that every other layer speaks."""

@@ -1,0 +1,1 @@
+"""Manifests, built from decisions. Pure functions: data in, plain dictionaries out; no client, no clock."""

@@ -1,0 +1,66 @@
+"""What one reconcile sees: a ModelDeployment and everything that belongs to it, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inflight_operator.api.names import Key
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON, without managedFields."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a revision's pods don't become ready: a CamelCase reason and a sentence for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision as it is in the cluster.
+
+    `record` is its ControllerRevision's data {model, server, template}: None until it is written. `endpoints` are
+    the addresses (ip, port) that are ready now. `replicas` is the Deployment's spec.replicas, 0 without one.
+    """
+
+    name: str
+    variant: str
+    revision: str
+    record: Mapping[str, Any] | None
+    objects: Mapping[str, Object]
+    endpoints: frozenset[tuple[str, int]]
+    created: str
+
+    @property
+    def live(self) -> bool:
+        """It has a Deployment (otherwise it is history)."""
+        return "Deployment" in self.objects
+
+    @property
+    def replicas(self) -> int:
+        """Replicas asked for by whoever scales it."""
+        return int(self.objects["Deployment"]["spec"].get("replicas", 1)) if self.live else 0
+
+    @property
+    def ready(self) -> int:
+        """Ready endpoints, the ones that traffic can use."""
+        return len(self.endpoints)
+
+
+@dataclass(frozen=True)
+class World:
+    """A ModelDeployment, its revisions (live and history) by name, and its own Service."""
+
+    key: Key
+    resource: Object
+    revisions: Mapping[str, Revision]
+    alias: Object | None
+
+    def of(self, variant: str) -> tuple[Revision, ...]:
+        """The live revisions of a variant."""
+        return tuple(r for r in self.revisions.values() if r.variant == variant and r.live)

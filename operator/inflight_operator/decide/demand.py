@@ -1,0 +1,27 @@
+"""How much demand each variant's HPA is told: what is measured, or what the weight asked for would bring, if more.
+
+Capacity leads traffic: a variant about to gain weight is told its share of the whole before it has it, so that its
+HPA grows it first; the weight follows (`decide.weights`). No data is None: nothing is told and the HPA holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def decide(measured: Mapping[str, float | None], goal: Mapping[str, int]) -> dict[str, float | None]:
+    """In-flight requests by variant that its HPA should act on.
+
+    `measured` is in-flight by variant (None: unknown); `goal` the weights being moved to, summing to 100.
+    """
+    total = whole(measured)
+    told: dict[str, float | None] = {}
+    for variant, own in measured.items():
+        told[variant] = None if own is None else max(own, (total or 0.0) * goal.get(variant, 0) / 100)
+    return told
+
+
+def whole(measured: Mapping[str, float | None]) -> float | None:
+    """In-flight requests of all variants together; None when any is unknown."""
+    known = [value for value in measured.values() if value is not None]
+    return sum(known) if len(known) == len(measured) else None

@@ -1,0 +1,165 @@
+"""The pod template of a revision: the user's server settings in a pod that passes the restricted Pod Security Standard.
+
+It is rendered once, when the revision is born, and then pinned in its ControllerRevision: a newer operator that
+would render it otherwise restarts nobody's pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from inflight_operator.api import names
+from inflight_operator.api.spec import Variant
+
+DRAIN_DELAY_SECONDS: Final = 5
+"""How long a stopping server keeps accepting, so that its removal reaches every router first."""
+
+USER: Final = 65532
+_MODEL_DIR: Final = "/models"
+_SECRET_DIR: Final = "/etc/inflight/storage"  # noqa: S105 - a path
+_FETCH_DEADLINE_SECONDS: Final = 1800
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the installation decides for every pod: the server's image and how it may be pulled."""
+
+    image: str
+    pull_secrets: tuple[str, ...] = ()
+
+
+def template(name: str, variant: Variant, installation: Installation) -> dict[str, Any]:
+    """A PodTemplateSpec for `variant` of ModelDeployment `name`."""
+    server = variant.server
+    custom: Mapping[str, Any] = server.get("podTemplate") or {}
+    timeout_seconds = -(-int(server["timeoutMilliseconds"]) // 1000)
+    secrets = [{"name": secret} for secret in installation.pull_secrets] + list(custom.get("imagePullSecrets") or [])
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": DRAIN_DELAY_SECONDS + timeout_seconds + 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_server(name, variant, installation, custom)],
+        "volumes": _volumes(variant, custom),
+    }
+    if init := _init_containers(variant):
+        spec["initContainers"] = init
+    if secrets:
+        spec["imagePullSecrets"] = secrets
+    if account := server.get("serviceAccountName"):
+        spec["serviceAccountName"] = account
+    for field in ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
+        if custom.get(field):
+            spec[field] = custom[field]
+    return {"metadata": {"labels": names.labels(name, variant.name, variant.revision)}, "spec": spec}
+
+
+def _server(name: str, variant: Variant, installation: Installation, custom: Mapping[str, Any]) -> dict[str, Any]:
+    mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the pod
+    if _secret(variant):
+        mounts.append({"name": "storage-secret", "mountPath": _SECRET_DIR, "readOnly": True})  # type: ignore[dict-item]
+    return {
+        "name": "server",
+        "image": variant.server.get("image") or installation.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["serve"],
+        "env": _environment(name, variant) + list(custom.get("env") or []),
+        "ports": [
+            {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": names.METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": dict(variant.server.get("resources") or {}),
+        "securityContext": _container_security(),
+        "startupProbe": _probe("/v2/health/ready", 1, _FETCH_DEADLINE_SECONDS),
+        "readinessProbe": _probe("/v2/health/ready", 5, 2),
+        # Patient: a busy machine must not turn into a restart storm.
+        "livenessProbe": _probe("/v2/health/live", 10, 6),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts + list(custom.get("volumeMounts") or []),
+    }
+
+
+def _container_security() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _probe(path: str, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+        "successThreshold": 1,
+    }
+
+
+def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
+    model, server = variant.model, variant.server
+    storage = model.get("storage") or {}
+    values = {
+        "INFLIGHT_MODEL_NAME": name,
+        "INFLIGHT_VARIANT": variant.name,
+        "INFLIGHT_REVISION": variant.revision,
+        "INFLIGHT_MODEL_URI": model["uri"],
+        "INFLIGHT_MODEL_SHA256": model.get("sha256", ""),
+        "INFLIGHT_MODEL_FORMAT": model["format"],
+        "INFLIGHT_MODEL_ENTRYPOINT": model.get("entrypoint", ""),
+        "INFLIGHT_STORAGE_ENDPOINT": storage.get("endpoint", ""),
+        "INFLIGHT_STORAGE_REGION": storage.get("region", ""),
+        "INFLIGHT_STORAGE_SECRET_DIR": _SECRET_DIR if _secret(variant) else "",
+        "INFLIGHT_CONCURRENCY": str(server["concurrency"]),
+        "INFLIGHT_MAX_QUEUE": str(server["maxQueue"]),
+        "INFLIGHT_TIMEOUT_MILLISECONDS": str(server["timeoutMilliseconds"]),
+        "INFLIGHT_MODEL_DIR": _MODEL_DIR,
+        "INFLIGHT_PORT": str(names.HTTP_PORT),
+        "INFLIGHT_METRICS_PORT": str(names.METRICS_PORT),
+        "INFLIGHT_DRAIN_DELAY_SECONDS": str(DRAIN_DELAY_SECONDS),
+        "INFLIGHT_TERMINATION_LOG": "/dev/termination-log",
+    }
+    return [{"name": key, "value": value} for key, value in values.items() if value != ""]
+
+
+def _secret(variant: Variant) -> str | None:
+    return ((variant.model.get("storage") or {}).get("secretRef") or {}).get("name")
+
+
+def _volumes(variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [{"name": "models", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    if secret := _secret(variant):
+        volumes.append({"name": "storage-secret", "secret": {"secretName": secret, "defaultMode": 0o440}})
+    return volumes + list(custom.get("volumes") or [])
+
+
+def _init_containers(variant: Variant) -> list[dict[str, Any]]:
+    """A model that is an image copies itself into the shared directory: it needs /bin/sh, cp, and files in /models."""
+    scheme, _, rest = str(variant.model["uri"]).partition("://")
+    if scheme != "image":
+        return []
+    mount = "/inflight/models"
+    return [
+        {
+            "name": "model",
+            "image": rest,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["/bin/sh", "-c", f"cp -r /models/. {mount}/"],
+            "resources": {
+                "requests": {"cpu": "10m", "memory": "32Mi"},
+                "limits": {"memory": "256Mi"},
+            },
+            "securityContext": _container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": "models", "mountPath": mount}],
+        }
+    ]

@@ -1,0 +1,129 @@
+"""The objects of one revision: its record, its Deployment, its Service, and its HPA while it has weight.
+
+No manifest here contains spec.replicas: the HPA owns it, and `apply.scale` in a few named cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inflight_operator.api import names
+from inflight_operator.api.spec import Autoscaling, Variant
+from inflight_operator.api.world import Object, Revision
+from inflight_operator.desired.common import child
+from inflight_operator.desired.pod import Installation, template
+
+
+def record(
+    resource: Object,
+    variant: Variant,
+    installation: Installation,
+    number: int,
+    pinned: Mapping[str, Any] | None,
+) -> Object:
+    """The ControllerRevision: what the user asked for and the template rendered from it, kept as history.
+
+    `pinned` is the data of a record that exists already (somebody goes back to it): it stays, only the number grows.
+    """
+    name = resource["metadata"]["name"]
+    rendered = {
+        "model": dict(variant.model),
+        "server": dict(variant.server),
+        "template": template(name, variant, installation),
+    }
+    return child(
+        resource,
+        "apps/v1",
+        "ControllerRevision",
+        names.revision_name(name, variant.name, variant.revision),
+        names.labels(name, variant.name, variant.revision),
+        data=dict(pinned or rendered),
+        revision=number,
+    )
+
+
+def deployment(resource: Object, revision: Revision) -> Object:
+    """The Deployment of a revision, from the template pinned in its record (which exists before it)."""
+    owner = resource["metadata"]["name"]
+    if revision.record is None:
+        raise ValueError(f"revision {revision.name} has no record to build a Deployment from")
+    return child(
+        resource,
+        "apps/v1",
+        "Deployment",
+        revision.name,
+        names.labels(owner, revision.variant, revision.revision),
+        spec={
+            "selector": {"matchLabels": names.selector(owner, revision.variant, revision.revision)},
+            # Only a repair by hand ever rolls a revision's own pods; it may not cost capacity.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "revisionHistoryLimit": 0,
+            "template": revision.record["template"],
+        },
+    )
+
+
+def service(resource: Object, revision: Revision) -> Object:
+    """The Service whose EndpointSlices say which of the revision's pods are ready."""
+    owner = resource["metadata"]["name"]
+    return child(
+        resource,
+        "v1",
+        "Service",
+        revision.name,
+        names.labels(owner, revision.variant, revision.revision),
+        spec={
+            "type": "ClusterIP",
+            "selector": names.selector(owner, revision.variant, revision.revision),
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+                {"name": "metrics", "port": names.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
+            ],
+        },
+    )
+
+
+def autoscaler(resource: Object, revision: Revision, autoscaling: Autoscaling, target: int) -> Object:
+    """The HPA: desired = ceil(in-flight / target), whatever the readiness of new pods (type Object, AverageValue)."""
+    owner = resource["metadata"]["name"]
+    return child(
+        resource,
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        revision.name,
+        names.labels(owner, revision.variant, revision.revision),
+        spec={
+            "scaleTargetRef": _target(revision),
+            "minReplicas": autoscaling.min_replicas,
+            "maxReplicas": autoscaling.max_replicas,
+            "metrics": [
+                {
+                    "type": "Object",
+                    "object": {
+                        "describedObject": _target(revision),
+                        "metric": {"name": names.METRIC},
+                        "target": {"type": "AverageValue", "averageValue": str(target)},
+                    },
+                }
+            ],
+            "behavior": _behavior(autoscaling),
+        },
+    )
+
+
+def _target(revision: Revision) -> dict[str, str]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "name": revision.name}
+
+
+def _behavior(autoscaling: Autoscaling) -> dict[str, Any]:
+    """Up: at once and in one step. Down: after the user's stabilisation window, then in one step too."""
+    at_once = [{"type": "Pods", "value": autoscaling.max_replicas, "periodSeconds": 15}]
+    return {
+        "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": at_once},
+        "scaleDown": {
+            "stabilizationWindowSeconds": autoscaling.scale_down_stabilization_seconds,
+            "selectPolicy": "Max",
+            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+        },
+    }

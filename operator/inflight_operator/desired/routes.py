@@ -1,0 +1,54 @@
+"""The RouteSpec of a ModelDeployment: every live revision is a backend, the serving ones share the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from inflight_operator.api.names import Key
+from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
+from inflight_operator.api.world import Revision
+from inflight_operator.xds.model import Backend, Endpoint, RouteSpec
+
+
+class Plan(Protocol):
+    """The part of a plan that routing depends on."""
+
+    @property
+    def variant(self) -> Variant: ...
+    @property
+    def serving(self) -> Revision: ...
+
+
+def build(key: Key, plans: Iterable[Plan], live: Iterable[Revision], effective: Mapping[str, int]) -> RouteSpec:
+    """Routes for `key`; `effective` are the weights in force by variant."""
+    plans = list(plans)
+    return RouteSpec(
+        namespace=key[0],
+        name=key[1],
+        backends=tuple(_backend(r) for r in sorted(live, key=lambda r: r.name)),
+        split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
+        direct=tuple((p.variant.name, p.serving.name) for p in plans),
+    )
+
+
+def timeout_milliseconds(revision: Revision) -> int:
+    """The longest that a request to `revision` may take."""
+    return int(_server(revision)["timeoutMilliseconds"])
+
+
+def _backend(revision: Revision) -> Backend:
+    server = _server(revision)
+    return Backend(
+        name=revision.name,
+        variant=revision.variant,
+        revision=revision.revision,
+        endpoints=frozenset(Endpoint(address, port) for address, port in revision.endpoints),
+        timeout_milliseconds=int(server["timeoutMilliseconds"]),
+        max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
+    )
+
+
+def _server(revision: Revision) -> Mapping[str, int]:
+    """The settings that the revision was born with; a record lost by hand falls back to the defaults."""
+    return {**SERVER_DEFAULTS, **((revision.record or {}).get("server") or {})}

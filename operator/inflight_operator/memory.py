@@ -1,0 +1,29 @@
+"""What may be lost: times and last readings of one ModelDeployment. After a restart the empty memory means "hold"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from inflight_operator.api.world import Failure
+
+
+@dataclass
+class Memory:
+    """Times are seconds of the operator's monotonic clock; revisions are by Kubernetes name."""
+
+    weightless_since: dict[str, float] = field(default_factory=dict)
+    unready_since: dict[str, float] = field(default_factory=dict)
+    looked_at: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    unknown_since: float | None = None
+    unacknowledged_since: float | None = None
+    published: dict[str, float | None] = field(default_factory=dict)
+    published_at: float | None = None
+
+    def keep_only(self, revisions: Iterable[str]) -> None:
+        """Forget revisions that are no longer live."""
+        living = set(revisions)
+        for table in (self.weightless_since, self.unready_since, self.looked_at, self.failures):
+            for name in set(table) - living:
+                del table[name]

@@ -1,0 +1,61 @@
+"""The world of one ModelDeployment, made from the store. Pure: the store is its only source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inflight_operator.api import names
+from inflight_operator.api.names import Key
+from inflight_operator.api.world import Object, Revision, World
+from inflight_operator.observe.store import Store
+
+_REVISION_KINDS = ("ControllerRevision", "Deployment", "Service", "HorizontalPodAutoscaler")
+
+
+def read(store: Store, key: Key) -> World | None:
+    """What is known of `key` now; None when the ModelDeployment is gone or going."""
+    resource = store.get(key, names.KIND, key[1])
+    if resource is None or resource["metadata"].get("deletionTimestamp"):
+        return None
+    found: dict[str, dict[str, Object]] = {}
+    for kind in _REVISION_KINDS:
+        for obj in store.all_of(key, kind):
+            if names.REVISION in obj["metadata"].get("labels", {}) and owned_by(obj, resource):
+                found.setdefault(obj["metadata"]["name"], {})[kind] = obj
+    endpoints = _ready_endpoints(store.all_of(key, "EndpointSlice"))
+    revisions = {name: _revision(name, objects, endpoints) for name, objects in sorted(found.items())}
+    return World(key, resource, revisions, store.get(key, "Service", key[1]))
+
+
+def owned_by(obj: Object, resource: Object) -> bool:
+    """Whether `obj` belongs to this very ModelDeployment, not to an earlier one of the same name."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == resource["metadata"]["uid"] for owner in owners)
+
+
+def _revision(
+    name: str, objects: Mapping[str, Object], endpoints: Mapping[str, frozenset[tuple[str, int]]]
+) -> Revision:
+    first = next(iter(objects.values()))["metadata"]
+    record = objects.get("ControllerRevision")
+    return Revision(
+        name=name,
+        variant=first["labels"][names.VARIANT],
+        revision=first["labels"][names.REVISION],
+        record=record["data"] if record else None,
+        objects={kind: obj for kind, obj in objects.items() if not obj["metadata"].get("deletionTimestamp")},
+        endpoints=endpoints.get(name, frozenset()),
+        created=first.get("creationTimestamp") or "",
+    )
+
+
+def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[tuple[str, int]]]:
+    """Ready addresses by Service name. A slice's `ready` is false once its pod terminates (KEP-1672)."""
+    found: dict[str, set[tuple[str, int]]] = {}
+    for piece in slices:
+        service = piece["metadata"]["labels"].get(names.SERVICE_NAME, "")
+        ports = [port["port"] for port in piece.get("ports") or [] if port.get("name") == "http"]
+        for endpoint in piece.get("endpoints") or []:
+            if ports and (endpoint.get("conditions") or {}).get("ready"):
+                found.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
+    return {service: frozenset(addresses) for service, addresses in found.items()}

@@ -1,0 +1,151 @@
+"""One reconcile of one ModelDeployment: observe → decide → build → apply → report.
+
+Level-triggered: it never asks what changed, it reads the whole world of the key and enforces the whole of it. It
+returns when to be asked again. The order of writes keeps traffic safe: what is needed exists before a route names
+it, and what a route named is removed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from inflight_operator.api.conditions import Reason
+from inflight_operator.api.names import Key
+from inflight_operator.api.spec import parse
+from inflight_operator.apply.children import Children
+from inflight_operator.apply.report import Reporter
+from inflight_operator.apply.scale import Scale
+from inflight_operator.decide import demand, health, weights
+from inflight_operator.desired import alias, routes
+from inflight_operator.desired.pod import Installation
+from inflight_operator.errors import NameConflictError, SpecError
+from inflight_operator.kube.client import Kube
+from inflight_operator.memory import Memory
+from inflight_operator.observe import world
+from inflight_operator.observe.store import Store
+from inflight_operator.scaling_signal import Signal
+from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
+from inflight_operator.steps.retirement import Retirement
+from inflight_operator.steps.revisions import Revisions
+from inflight_operator.steps.telling import Telling
+from inflight_operator.xds.model import Programmed, RouteSpec
+
+ROUTING_GRACE_SECONDS: Final = 2.0
+"""Routers acknowledge within milliseconds; only what takes longer is worth telling."""
+CONFLICT_RETRY_SECONDS: Final = 30.0
+
+
+class Plane(Protocol):
+    """What the reconciler needs of the router's control plane."""
+
+    def set(self, key: Key, spec: RouteSpec) -> None: ...
+    def remove(self, key: Key) -> None: ...
+    def programmed(self, key: Key) -> Programmed: ...
+
+
+class Reconciler:
+    """Holds the doors to the outside and the memory between reconciles."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        kube: Kube,
+        plane: Plane,
+        signal: Signal,
+        installation: Installation,
+        router_host: str,
+        autoscale: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._plane = plane
+        self._signal = signal
+        self._router_host = router_host
+        self._clock = clock
+        self._children = Children(kube, store)
+        reporter = Reporter(kube, store)
+        self._revisions = Revisions(self._children, Scale(kube), reporter, installation, autoscale=autoscale)
+        self._retirement = Retirement(self._children, reporter, signal)
+        self._telling = Telling(kube, reporter, signal, autoscale=autoscale)
+        self._memory: dict[Key, Memory] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring `key` to what its spec says; returns seconds until it has to be looked at again, None for never."""
+        seen = world.read(self._store, key)
+        if seen is None:
+            self._forget(key)
+            return None
+        try:
+            spec = parse(key[1], seen.resource["spec"])
+            memory = self._memory.setdefault(key, Memory())
+            return await self._enforce(Pass(seen, spec, memory, self._clock()))
+        except SpecError as error:
+            await self._telling.refuse(seen.resource, health.refused(Reason.INVALID_SPEC, str(error)))
+            return None
+        except NameConflictError as conflict:
+            await self._telling.refuse(seen.resource, health.refused(Reason.CONFLICT, str(conflict)))
+            return CONFLICT_RETRY_SECONDS
+
+    def moved(self) -> list[Key]:
+        """Keys whose in-flight numbers differ from what their status says."""
+        return self._telling.moved(self._memory)
+
+    async def _enforce(self, run: Pass) -> float | None:
+        own = alias.service(run.resource, self._router_host)
+        await self._children.ensure(own, run.seen.alias, run.resource)
+        measured = self._signal.measured(run.key)
+        plans = [
+            await self._revisions.ensure(run, variant, measured.get(variant.name)) for variant in run.spec.variants
+        ]
+        live = {revision.name: revision for revision in run.seen.revisions.values() if revision.live} | needed(plans)
+        run.memory.keep_only(live)
+        split = self._weights(run, plans)
+        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective))
+        self._signal.serve(run.key, {plan.variant.name: plan.serving.name for plan in plans}, split.goal)
+        programmed = self._plane.programmed(run.key)
+        again = await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged)
+        if (patience := self._patience(run, programmed)) > 0:
+            return soonest(again, patience)
+        look = await self._telling.step(run, plans, live, split, programmed=programmed)
+        return soonest(again, look, 1.0 if split.waiting or split.holding else None)
+
+    def _weights(self, run: Pass, plans: Sequence[VariantPlan]) -> weights.Weights:
+        measured = self._signal.measured(run.key)
+        total = demand.whole(measured) if measured else None
+        memory = run.memory
+        if total is not None:
+            memory.unknown_since = None
+        elif memory.unknown_since is None:
+            memory.unknown_since = run.now
+        capacity = {
+            plan.variant.name: weights.Capacity(
+                plan.serving.ready,
+                run.spec.autoscaling.target(plan.variant),
+                run.spec.autoscaling.max_replicas,
+            )
+            for plan in plans
+        }
+        return weights.decide(
+            wanted={plan.variant.name: plan.variant.weight for plan in plans},
+            current={name: told["effectiveWeight"] for name, told in run.told.items()},
+            capacity=capacity,
+            demand=total,
+            unknown_for=run.now - memory.unknown_since if memory.unknown_since is not None else 0.0,
+        )
+
+    @staticmethod
+    def _patience(run: Pass, programmed: Programmed) -> float:
+        """Seconds to wait for the routers before the status speaks of it: their answer asks for this key again."""
+        if programmed.acknowledged or programmed.rejected is not None:
+            run.memory.unacknowledged_since = None
+            return 0.0
+        if run.memory.unacknowledged_since is None:
+            run.memory.unacknowledged_since = run.now
+        return run.memory.unacknowledged_since + ROUTING_GRACE_SECONDS - run.now
+
+    def _forget(self, key: Key) -> None:
+        self._memory.pop(key, None)
+        self._plane.remove(key)
+        self._signal.forget(key)

@@ -1,0 +1,79 @@
+"""The operator's settings: one reader of the environment, checked at start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inflight_operator.errors import InflightError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the installation decides (the chart sets it)."""
+
+    namespace: str
+    """Where the operator and the router run."""
+    watch_namespaces: tuple[str, ...]
+    """Namespaces to serve; empty: all."""
+    cluster_domain: str
+    """The cluster's DNS domain, usually cluster.local."""
+    model_server_image: str
+    """Image of model servers that bring none of their own."""
+    image_pull_secrets: tuple[str, ...]
+    """Names of pull secrets for that image, in each ModelDeployment's namespace."""
+    router_service: str
+    """Name of the router's Service in `namespace`."""
+    metrics_api: bool
+    """Serve custom.metrics.k8s.io."""
+    xds_port: int
+    metrics_api_port: int
+    metrics_port: int
+    """Health and Prometheus metrics, plain HTTP."""
+    tls_dir: Path | None
+    """Directory with ca.crt, tls.crt and tls.key; None: plain xDS and no metrics API (tests only)."""
+    workers: int = 4
+    """ModelDeployments reconciled at a time."""
+
+    @property
+    def router_host(self) -> str:
+        """The router's DNS name."""
+        return f"{self.router_service}.{self.namespace}.svc.{self.cluster_domain}"
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Settings from INFLIGHT_* variables; InflightError names the one that is wrong."""
+
+    def text(name: str, default: str | None = None) -> str:
+        value = environ.get(f"INFLIGHT_{name}", default)
+        if not value and default is None:
+            raise InflightError(f"INFLIGHT_{name} is not set; the chart sets it on the operator's Deployment")
+        return value or ""
+
+    def port(name: str, default: int) -> int:
+        raw = text(name, str(default))
+        if not raw.isdigit() or not 0 <= int(raw) < 65536:
+            raise InflightError(f"INFLIGHT_{name} must be a port number, not {raw!r}")
+        return int(raw)
+
+    def several(name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in text(name, "").split(",") if part.strip())
+
+    mode = text("METRICS_API_MODE", "builtin")
+    if mode not in ("builtin", "none"):
+        raise InflightError(f"INFLIGHT_METRICS_API_MODE must be builtin or none, not {mode!r}")
+    tls = text("TLS_DIR", "")
+    return Settings(
+        namespace=text("NAMESPACE"),
+        watch_namespaces=several("WATCH_NAMESPACES"),
+        cluster_domain=text("CLUSTER_DOMAIN", "cluster.local"),
+        model_server_image=text("MODEL_SERVER_IMAGE"),
+        image_pull_secrets=several("IMAGE_PULL_SECRETS"),
+        router_service=text("ROUTER_SERVICE", "inflight-router"),
+        metrics_api=mode == "builtin" and bool(tls),
+        xds_port=port("XDS_PORT", 18000),
+        metrics_api_port=port("METRICS_API_PORT", 8443),
+        metrics_port=port("METRICS_PORT", 9090),
+        tls_dir=Path(tls) if tls else None,
+    )

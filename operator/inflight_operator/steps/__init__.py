@@ -1,0 +1,1 @@
+"""The steps of a reconcile that touch the world, in the order in which `reconcile` takes them."""

@@ -1,0 +1,84 @@
+"""Make every revision that a variant needs exist, as it was pinned when it was born."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inflight_operator.api import names
+from inflight_operator.api.spec import Variant
+from inflight_operator.api.world import Object, Revision
+from inflight_operator.apply.children import Children
+from inflight_operator.apply.report import Reporter
+from inflight_operator.apply.scale import Case, Scale
+from inflight_operator.decide import rollout
+from inflight_operator.decide.rollout import Rollout, Size
+from inflight_operator.desired import history
+from inflight_operator.desired import revision as build
+from inflight_operator.desired.pod import Installation
+from inflight_operator.steps.context import Pass, VariantPlan
+
+
+class Revisions:
+    """Records, Deployments, Services and HPAs of the revisions in use."""
+
+    def __init__(
+        self, children: Children, scale: Scale, reporter: Reporter, installation: Installation, *, autoscale: bool
+    ) -> None:
+        self._children = children
+        self._scale = scale
+        self._reporter = reporter
+        self._installation = installation
+        self._autoscale = autoscale
+
+    async def ensure(self, run: Pass, variant: Variant, demand: float | None) -> VariantPlan:
+        """Decide the variant's rollout and make its objects exist. `demand`: its in-flight requests, None: unknown."""
+        live = {revision.revision: revision for revision in run.seen.of(variant.name)}
+        sizes = {name: Size(revision.replicas, revision.ready) for name, revision in live.items()}
+        recorded = run.told.get(variant.name, {}).get("revision")
+        decided = rollout.decide(variant.revision, recorded, sizes, run.limits(variant), demand)
+        target = await self._target(run, variant, decided)
+        serving = target if decided.complete else live[decided.serving]
+        plan = VariantPlan(variant, decided, target, serving)
+        for revision in plan.revisions:
+            await self._autoscaler(run, variant, revision, has_weight=revision is serving)
+        return plan
+
+    async def _target(self, run: Pass, variant: Variant, decided: Rollout) -> Revision:
+        name = names.revision_name(run.key[1], variant.name, variant.revision)
+        known = run.seen.revisions.get(name)
+        born = known is None or not known.live
+        if known is None or known.record is None or born:
+            known = await self._record(run, variant, name, known)
+        deployment = await self._apply(run, known, "Deployment", build.deployment(run.resource, known))
+        if decided.birth is not None and deployment["spec"].get("replicas", 1) < decided.birth:
+            await self._scale.to(deployment, decided.birth, Case.BIRTH)
+        service = await self._apply(run, known, "Service", build.service(run.resource, known))
+        if born:
+            after = "" if decided.complete else f"; {decided.serving} serves until it is ready"
+            text = f"variant {variant.name}: revision {variant.revision} is being started{after}"
+            await self._reporter.event(run.resource, "RevisionCreated", text)
+        return replace(known, objects={**known.objects, "Deployment": deployment, "Service": service})
+
+    async def _record(self, run: Pass, variant: Variant, name: str, known: Revision | None) -> Revision:
+        """Write down what the user asked for and what we render from it; a record that exists keeps its words."""
+        pinned = known.record if known else None
+        number = history.next_number(run.seen.revisions.values())
+        made = build.record(run.resource, variant, self._installation, number, pinned)
+        blank = Revision(name, variant.name, variant.revision, None, {}, frozenset(), "")
+        record = await self._apply(run, known or blank, "ControllerRevision", made)
+        found = known or blank
+        return replace(found, record=record["data"], objects={**found.objects, "ControllerRevision": record})
+
+    async def _autoscaler(self, run: Pass, variant: Variant, revision: Revision, *, has_weight: bool) -> None:
+        """The HPA exists while the revision has the variant's weight: before and after, nothing may shrink it."""
+        kind = "HorizontalPodAutoscaler"
+        if has_weight and self._autoscale:
+            scaling = run.spec.autoscaling
+            await self._apply(
+                run, revision, kind, build.autoscaler(run.resource, revision, scaling, scaling.target(variant))
+            )
+        elif (live := revision.objects.get(kind)) is not None:
+            await self._children.remove(kind, live)
+
+    async def _apply(self, run: Pass, revision: Revision, kind: str, manifest: Object) -> Object:
+        return await self._children.ensure(manifest, revision.objects.get(kind), run.resource)

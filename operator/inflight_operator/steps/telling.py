@@ -1,0 +1,139 @@
+"""Say what is: the status and its conditions, with the reason when pods don't become ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from inflight_operator.api.conditions import Condition
+from inflight_operator.api.world import Failure, Revision
+from inflight_operator.apply.report import Reporter
+from inflight_operator.decide import failure, health
+from inflight_operator.decide.weights import Weights
+from inflight_operator.desired import status
+from inflight_operator.kube.client import Kube
+from inflight_operator.memory import Memory
+from inflight_operator.observe import pods
+from inflight_operator.scaling_signal import Signal
+from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
+from inflight_operator.xds.model import Programmed
+
+IN_FLIGHT_EVERY_SECONDS: Final = 15.0
+"""In-flight numbers in the status are at most this fresh, or the status would never rest."""
+
+
+class Telling:
+    """Writes the status of a ModelDeployment."""
+
+    def __init__(self, kube: Kube, reporter: Reporter, signal: Signal, *, autoscale: bool) -> None:
+        self._kube = kube
+        self._reporter = reporter
+        self._signal = signal
+        self._autoscale = autoscale
+
+    async def step(
+        self,
+        run: Pass,
+        plans: Sequence[VariantPlan],
+        live: Iterable[str],
+        split: Weights,
+        *,
+        programmed: Programmed,
+    ) -> float | None:
+        """Write the status if it differs; returns when to look at unready pods again."""
+        failures, again = await self._failures(run, plans)
+        told = [_facts(plan, split, failures.get(plan.variant.name)) for plan in plans]
+        facts = health.Facts(
+            variants=told,
+            acknowledged=programmed.acknowledged,
+            rejected=programmed.rejected,
+            waiting=split.waiting,
+            draining=sorted(set(live) - set(needed(plans))),
+            scaling=[_scaling(plan.serving) for plan in plans] if self._autoscale else [],
+        )
+        in_flight = self._in_flight(run)
+        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp())
+        await self._reporter.status(run.resource, made)
+        return again
+
+    async def refuse(self, resource: dict[str, Any], conditions: tuple[Condition, ...]) -> None:
+        """Say that nothing can be done until somebody edits something; what served before still serves."""
+        await self._reporter.status(resource, status.build(resource, conditions, [], {}, stamp()))
+
+    def moved(self, memories: Mapping[tuple[str, str], Memory]) -> list[tuple[str, str]]:
+        """Keys whose in-flight numbers differ from those told last."""
+        told = {key: memory.published for key, memory in memories.items() if memory.published}
+        return [key for key, values in told.items() if _rounded(self._signal.measured(key)) != values]
+
+    async def _failures(self, run: Pass, plans: Sequence[VariantPlan]) -> tuple[dict[str, Failure], float | None]:
+        """Failures by variant: a new revision's own come first."""
+        found: dict[str, Failure] = {}
+        again: float | None = None
+        for plan in plans:
+            for revision in plan.revisions:
+                enough = plan.rollout.needed if revision is not plan.serving else 1
+                again = soonest(again, await self._look(run, revision, enough))
+                if revision.name in run.memory.failures:
+                    found.setdefault(plan.variant.name, run.memory.failures[revision.name])
+        return found, again
+
+    async def _look(self, run: Pass, revision: Revision, enough: int) -> float | None:
+        """Read the pods of a revision that has been unready for a while; returns when to look again."""
+        memory = run.memory
+        if revision.ready >= enough:
+            memory.unready_since.pop(revision.name, None)
+            memory.failures.pop(revision.name, None)
+            return None
+        since = memory.unready_since.setdefault(revision.name, run.now)
+        last = memory.looked_at.get(revision.name)
+        due = since + failure.LOOK_AFTER_SECONDS
+        if last is not None:
+            due = max(due, last + failure.LOOK_EVERY_SECONDS)
+        if run.now < due:
+            return due - run.now
+        memory.looked_at[revision.name] = run.now
+        why = await pods.why_unready(self._kube, run.key[0], run.key[1], revision)
+        if why is not None:
+            memory.failures[revision.name] = why
+        return failure.LOOK_EVERY_SECONDS
+
+    def _in_flight(self, run: Pass) -> Mapping[str, float | None]:
+        memory, measured = run.memory, _rounded(self._signal.measured(run.key))
+        age = None if memory.published_at is None else run.now - memory.published_at
+        if age is None or age >= IN_FLIGHT_EVERY_SECONDS or set(measured) != set(memory.published):
+            memory.published, memory.published_at = measured, run.now
+        return memory.published
+
+
+def stamp() -> str:
+    """Now, as conditions want it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _facts(plan: VariantPlan, split: Weights, why: Failure | None) -> health.VariantFacts:
+    return health.VariantFacts(
+        name=plan.variant.name,
+        weight=plan.variant.weight,
+        effective=split.effective[plan.variant.name],
+        serving=plan.serving.revision,
+        target=plan.target.revision,
+        replicas=plan.serving.replicas,
+        ready=plan.serving.ready,
+        target_ready=plan.target.ready,
+        needed=plan.rollout.needed,
+        failure=why,
+    )
+
+
+def _scaling(revision: Revision) -> health.Scaling:
+    """What a revision's HPA says of itself."""
+    hpa: Mapping[str, Any] = revision.objects.get("HorizontalPodAutoscaler") or {}
+    for item in (hpa.get("status") or {}).get("conditions") or []:
+        if item["type"] == "ScalingActive":
+            return health.Scaling(revision.name, item["status"] == "True", item.get("message") or "")
+    return health.Scaling(revision.name, None, "")
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 1) for name, value in values.items()}
