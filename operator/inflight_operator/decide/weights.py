@@ -85,9 +85,10 @@ def _follow_capacity(
 
 def _fits(capacity: Capacity, demand: float) -> int:
     """The largest weight (0..100) that the ready replicas hold; at maxReplicas there is nothing to wait for."""
-    if demand <= 0 or capacity.ready >= capacity.most:
+    room = capacity.ready * capacity.target_in_flight
+    if room >= demand or capacity.ready >= capacity.most:
         return 100
-    return min(100, int(100 * capacity.ready * capacity.target_in_flight / demand))
+    return int(100 * room / demand)
 
 
 def share(total: int, parts: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,323 @@
+"""RouteSpec in, Envoy resources out: every protobuf message about a ModelDeployment is made here.
+
+Pure: no clock, socket or log. Each resource is serialised once, with a version that is the digest of its
+content, so that the same world has the same versions after a restart of the operator. Protobuf messages
+concatenate, so the route configuration of all ModelDeployments is joined from their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from re import compile as pattern
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.matcher.v3 import string_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from .model import Backend, RouteSpec
+from .wire import (
+    CLUSTER,
+    ENDPOINTS,
+    ROUTES,
+    Resource,
+    ads,
+    digest,
+    field,
+    milliseconds,
+    packed,
+    resource,
+    serialise,
+    socket_address,
+    wrapped,
+)
+
+Key = tuple[str, str]
+"""(namespace, name) of a ModelDeployment."""
+
+MAIN = "inflight"
+"""The route configuration that serves."""
+TRIAL = "inflight-trial"
+"""The route configuration that no connection reaches: changed routes are tried on it before they are merged."""
+
+CONNECT_TIMEOUT_MILLISECONDS = 500
+"""A pod in the same cluster answers a SYN in well under a millisecond; later than this it is gone."""
+UPSTREAM_IDLE_SECONDS = 4
+"""Less than the keep-alive of common servers (uvicorn and node: 5 s), so that the router closes first and
+never sends a request into a connection that the server is closing."""
+RETRY_BODY_BYTES = 256 * 1024
+"""How much of a body is kept for a retry. More than a connection's buffer limit: what has been read of a
+large body while connecting can then always be sent again."""
+STREAM_IDLE_SECONDS = 30
+"""A request that moves no byte for this long is given up, unless its own timeout is longer."""
+BREAKER_FLOOR = 1024
+BREAKER_HEADROOM = 4
+
+_LABEL = pattern(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = pattern(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """One ModelDeployment's part of the route configuration.
+
+    `host` is a RouteConfiguration that holds only its virtual host, `paths` a VirtualHost that holds only its
+    path routes, `clusters` the names of the clusters that they lead to.
+    """
+
+    version: str
+    host: bytes
+    paths: bytes
+    clusters: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """All of one ModelDeployment's resources; clusters and endpoints by cluster name."""
+
+    routes: Routes
+    clusters: Mapping[str, Resource]
+    endpoints: Mapping[str, Resource]
+
+
+def cluster_name(namespace: str, backend: str) -> str:
+    """The Envoy name of a backend. Neither part can hold a slash, so two tenants' names never meet."""
+    return f"{namespace}/{backend}"
+
+
+def problem(spec: RouteSpec) -> str | None:
+    """Why this RouteSpec can't be programmed, in words for its owner; None when it can.
+
+    What passes here gives resources that keep Envoy's own constraints, and domains that no other
+    ModelDeployment can have (DNS labels hold no dot).
+    """
+    names = {backend.name for backend in spec.backends}
+    if not _LABEL.fullmatch(spec.namespace) or not _LABEL.fullmatch(spec.name):
+        return f"{spec.namespace}/{spec.name}: namespace and name must be DNS labels"
+    if len(names) != len(spec.backends):
+        return "two backends have the same name"
+    unknown = {name for name, _ in (*spec.split, *((b, v) for v, b in spec.direct))} - names
+    if unknown:
+        return f"traffic is sent to unknown backends: {', '.join(sorted(unknown))}"
+    if spec.split and (sum(w for _, w in spec.split) != 100 or any(w < 1 for _, w in spec.split)):
+        return f"the weights {[w for _, w in spec.split]} are not positive integers that sum to 100"
+    if len({name for name, _ in spec.split}) != len(spec.split):
+        return "a backend has two weights"
+    if bad := [variant for variant, _ in spec.direct if not _LABEL.fullmatch(variant)]:
+        return f"variant names must be DNS labels: {', '.join(bad)}"
+    return next(filter(None, map(_backend_problem, spec.backends)), None)
+
+
+def _backend_problem(backend: Backend) -> str | None:
+    if not _NAME.fullmatch(backend.name):
+        return f"backend name {backend.name!r} is not a DNS name"
+    if backend.timeout_milliseconds < 1 or backend.max_in_flight < 1:
+        return f"backend {backend.name}: timeout and max_in_flight must be positive"
+    for endpoint in backend.endpoints:
+        try:
+            ip_address(endpoint.address)
+        except ValueError:
+            return f"backend {backend.name}: endpoint {endpoint.address!r} is not an IP address"
+        if not 1 <= endpoint.port <= 65535:
+            return f"backend {backend.name}: endpoint port {endpoint.port} is out of range"
+    return None
+
+
+def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
+    """All resources of a RouteSpec that has no `problem`."""
+    named = {cluster_name(spec.namespace, backend.name): backend for backend in spec.backends}
+    return Pieces(
+        routes=routes(spec, cluster_domain),
+        clusters={name: cluster(name, backend) for name, backend in named.items()},
+        endpoints={name: endpoints(name, backend) for name, backend in named.items()},
+    )
+
+
+# Clusters and endpoints
+
+
+def breaker(backend: Backend) -> int:
+    """How many requests the router lets be open to a backend: far more than its pods can hold (the pods refuse
+    the rest themselves), in powers of two, so that a pod more or less almost never changes the cluster:
+    Envoy replaces a changed cluster with new connections and new load counters.
+    """
+    capacity = BREAKER_HEADROOM * len(backend.endpoints) * backend.max_in_flight
+    return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
+
+
+def cluster(name: str, backend: Backend) -> Resource:
+    """The Cluster of one backend; its metadata gives the response headers that say who answered."""
+    limit = UInt32Value(value=breaker(backend))
+    labels = Struct()
+    labels.update({"variant": backend.variant, "revision": backend.revision})
+    return resource(
+        CLUSTER,
+        name,
+        cluster_pb2.Cluster(
+            name=name,
+            type=cluster_pb2.Cluster.EDS,
+            eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()),
+            connect_timeout=milliseconds(CONNECT_TIMEOUT_MILLISECONDS),
+            lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
+            circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
+                thresholds=[
+                    circuit_breaker_pb2.CircuitBreakers.Thresholds(
+                        max_connections=limit, max_pending_requests=limit, max_requests=limit, max_retries=limit
+                    )
+                ]
+            ),
+            typed_extension_protocol_options={_HTTP_OPTIONS: _HTTP_1},
+            metadata=base_pb2.Metadata(filter_metadata={"inflight": labels}),
+            lrs_server=config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()),
+        ),
+    )
+
+
+def endpoints(name: str, backend: Backend) -> Resource:
+    """The ClusterLoadAssignment of one backend."""
+    hosts = [
+        endpoint_components_pb2.LbEndpoint(
+            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
+        )
+        for e in sorted(backend.endpoints)
+    ]
+    localities = [endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=hosts)] if hosts else []
+    return resource(ENDPOINTS, name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
+
+
+# Routes
+
+
+def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
+    """The virtual host of one ModelDeployment and its routes by path."""
+    timeouts = {b.name: b.timeout_milliseconds for b in spec.backends}
+    root = f"/{spec.namespace}/{spec.name}/"
+    host = route_components_pb2.VirtualHost(
+        name=f"{spec.namespace}/{spec.name}",
+        domains=[
+            f"{spec.name}.{spec.namespace}",
+            f"{spec.name}.{spec.namespace}.svc",
+            f"{spec.name}.{spec.namespace}.svc.{cluster_domain}",
+        ],
+        routes=[_route(spec.namespace, "/", spec.split, timeouts)],
+        **_virtual_host_options(),
+    )
+    direct = [
+        _route(spec.namespace, f"{root}variants/{variant}/", ((backend, 100),), timeouts)
+        for variant, backend in spec.direct
+    ]
+    # Without the exception an unknown variant would reach the split with a path that it doesn't have.
+    main = _route(spec.namespace, root, spec.split, timeouts, f"{root}variants")
+    host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+    paths_wire = serialise(route_components_pb2.VirtualHost(routes=[*direct, main]))
+    targets = {name for name, _ in spec.split} | {backend for _, backend in spec.direct}
+    return Routes(
+        digest(host_wire, paths_wire),
+        host_wire,
+        paths_wire,
+        frozenset(cluster_name(spec.namespace, name) for name in targets),
+    )
+
+
+def _route(
+    namespace: str, prefix: str, split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int], *hidden: str
+) -> route_components_pb2.Route:
+    """One route; a prefix other than / is stripped. What it leaves out falls through to 404."""
+    match = route_components_pb2.RouteMatch(
+        prefix=prefix,
+        headers=[
+            route_components_pb2.HeaderMatcher(
+                name=":path", string_match=string_pb2.StringMatcher(prefix=path), invert_match=True
+            )
+            for path in (f"{prefix}metrics", *hidden)
+        ],
+    )
+    if not split:  # the body and Retry-After come from the listener's local replies
+        unavailable = route_components_pb2.DirectResponseAction(status=503)
+        return route_components_pb2.Route(match=match, direct_response=unavailable)
+    timeout = max(timeouts[name] for name, _ in split)
+    action = route_components_pb2.RouteAction(
+        timeout=milliseconds(timeout),
+        idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
+        prefix_rewrite="" if prefix == "/" else "/",
+    )
+    if len(split) == 1:
+        action.cluster = cluster_name(namespace, split[0][0])
+    else:
+        for name, weight in split:
+            action.weighted_clusters.clusters.add(name=cluster_name(namespace, name), weight=UInt32Value(value=weight))
+    return route_components_pb2.Route(match=match, route=action)
+
+
+def route_configuration(name: str, by_key: Mapping[Key, Routes]) -> Resource:
+    """All given ModelDeployments' routes as one RouteConfiguration."""
+    ordered = [by_key[key] for key in sorted(by_key)]
+    catch_all = _CATCH_ALL + b"".join(r.paths for r in ordered)
+    body = b"".join(
+        (
+            _route_configuration_head(name),
+            *(r.host for r in ordered),
+            field(route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, catch_all),
+        )
+    )
+    return wrapped(ROUTES, name, routes_version(by_key), body)
+
+
+def routes_version(by_key: Mapping[Key, Routes]) -> str:
+    """The version of a route configuration: from its parts' versions, which is cheaper than from its bytes."""
+    return digest(_HEAD_DIGEST, *(by_key[key].version.encode() for key in sorted(by_key)))
+
+
+def _route_configuration_head(name: str) -> bytes:
+    """Response headers say who answered, from the cluster's metadata; a server can't say otherwise."""
+    headers = [
+        base_pb2.HeaderValueOption(
+            header=base_pb2.HeaderValue(key=f"x-inflight-{label}", value=f"%CLUSTER_METADATA(inflight:{label})%"),
+            append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+        for label in ("variant", "revision")
+    ]
+    return serialise(
+        route_pb2.RouteConfiguration(name=name, response_headers_to_add=headers, ignore_port_in_host_matching=True)
+    )
+
+
+def _virtual_host_options() -> dict[str, Message]:
+    """Retry only what no server can have begun to work on, and on another pod."""
+    previous = route_components_pb2.RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+    )
+    return {
+        "retry_policy": route_components_pb2.RetryPolicy(
+            retry_on="connect-failure,refused-stream,reset-before-request",
+            num_retries=UInt32Value(value=2),
+            retry_host_predicate=[previous],
+            host_selection_retry_max_attempts=3,
+        ),
+        "per_request_buffer_limit_bytes": UInt32Value(value=RETRY_BODY_BYTES),
+    }
+
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_HTTP_1 = packed(
+    http_protocol_options_pb2.HttpProtocolOptions(
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=Duration(seconds=UPSTREAM_IDLE_SECONDS)
+        ),
+        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+            http_protocol_options=protocol_pb2.Http1ProtocolOptions()
+        ),
+    )
+)
+_CATCH_ALL = serialise(route_components_pb2.VirtualHost(name="*", domains=["*"], **_virtual_host_options()))
+_HEAD_DIGEST = _route_configuration_head(MAIN) + _CATCH_ALL

@@ -1,0 +1,214 @@
+"""The router's listeners: how a request gets in, and what the router says when it must answer itself.
+
+Pure, and the same for every ModelDeployment. Every answer that the router makes itself is a problem (RFC 9457)
+with a stable `code`, so that a client never has to read Envoy's own words.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.type.matcher.v3 import string_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from .build import MAIN, STREAM_IDLE_SECONDS, TRIAL
+from .wire import LISTENER, Resource, ads, packed, resource, socket_address
+
+PORT = 8080
+REQUEST_HEADERS_SECONDS = 10
+REQUEST_SECONDS = 30
+"""How long a client may take to send a whole request; how long the answer takes is the route's timeout."""
+CONNECTION_IDLE_SECONDS = 300
+CONNECTION_BUFFER_BYTES = 32 * 1024
+MAX_REQUEST_HEADERS_KIB = 60
+MAX_CONCURRENT_STREAMS = 100
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the router says when one of Envoy's `flags` is set, or else for this `status`."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    flags: tuple[str, ...] = ()
+    retry_after_seconds: int | None = None
+
+
+# The first that fits is sent. Retry-After is given where the request can't have been executed.
+ANSWERS = (
+    Answer(503, "overloaded", "Service Unavailable", "The router is at its limit.", ("UO", "OM"), 1),
+    Answer(503, "no_ready_endpoint", "Service Unavailable", "No replica is ready.", ("UH", "NC"), 1),
+    Answer(503, "connection_failed", "Service Unavailable", "No replica could be reached.", ("UF",), 1),
+    Answer(502, "connection_lost", "Bad Gateway", "The replica closed the connection.", ("UC", "UR", "LR")),
+    Answer(502, "bad_response", "Bad Gateway", "The replica's answer is not HTTP.", ("UPE",)),
+    Answer(504, "deadline", "Gateway Timeout", "No answer within the model's timeout.", ("UT", "DT", "UMSDR")),
+    Answer(404, "not_found", "Not Found", "There is nothing here.", ("NR",)),
+    Answer(503, "no_ready_endpoint", "Service Unavailable", "No replica is ready.", (), 1),
+    Answer(504, "deadline", "Gateway Timeout", "No answer within the model's timeout."),
+    Answer(408, "request_timeout", "Request Timeout", "The request did not arrive in time."),
+    Answer(413, "too_large", "Content Too Large", "The request is too large."),
+    Answer(431, "too_large", "Request Header Fields Too Large", "The request's headers are too large."),
+    Answer(400, "bad_input", "Bad Request", "The request is not valid HTTP."),
+)
+
+
+def listeners(port: int = PORT) -> list[Resource]:
+    """The listener that serves, and the one that no connection reaches, where changed routes are tried."""
+    return [_listener(MAIN, port, serving=True), _listener(TRIAL, port, serving=False)]
+
+
+def _listener(name: str, port: int, *, serving: bool) -> Resource:
+    manager = listener_components_pb2.Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=packed(connection_manager(name))
+    )
+    return resource(
+        LISTENER,
+        name,
+        listener_pb2.Listener(
+            name=name,
+            address=socket_address("0.0.0.0" if serving else "127.0.0.1", port),  # noqa: S104
+            bind_to_port=BoolValue(value=serving),
+            filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
+            per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
+        ),
+    )
+
+
+def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
+    """The HTTP rules of Envoy's guide for edges: the client is never trusted, wherever it comes from."""
+    return hcm_pb2.HttpConnectionManager(
+        codec_type=hcm_pb2.HttpConnectionManager.AUTO,
+        stat_prefix=name,
+        rds=hcm_pb2.Rds(config_source=ads(), route_config_name=name),
+        http_filters=[
+            hcm_pb2.HttpFilter(name="inflight.strip", typed_config=packed(_strip_envoy_headers())),
+            hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())),
+        ],
+        use_remote_address=BoolValue(value=True),
+        internal_address_config=hcm_pb2.HttpConnectionManager.InternalAddressConfig(),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=Duration(seconds=CONNECTION_IDLE_SECONDS),
+            headers_with_underscores_action=protocol_pb2.HttpProtocolOptions.REJECT_REQUEST,
+        ),
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            max_concurrent_streams=UInt32Value(value=MAX_CONCURRENT_STREAMS),
+            initial_stream_window_size=UInt32Value(value=64 * 1024),
+            initial_connection_window_size=UInt32Value(value=1024 * 1024),
+        ),
+        max_request_headers_kb=UInt32Value(value=MAX_REQUEST_HEADERS_KIB),
+        request_headers_timeout=Duration(seconds=REQUEST_HEADERS_SECONDS),
+        request_timeout=Duration(seconds=REQUEST_SECONDS),
+        stream_idle_timeout=Duration(seconds=STREAM_IDLE_SECONDS),
+        server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,
+        preserve_external_request_id=True,
+        normalize_path=BoolValue(value=True),
+        merge_slashes=True,
+        path_with_escaped_slashes_action=hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
+        strip_trailing_host_dot=True,
+        local_reply_config=local_replies(),
+        access_log=[_error_log()],
+    )
+
+
+def _strip_envoy_headers() -> header_mutation_pb2.HeaderMutation:
+    """A client can't steer the router (x-envoy-retry-on ...), nor see what the router tells itself."""
+    ours = mutation_rules_pb2.HeaderMutation(
+        remove_on_match=mutation_rules_pb2.HeaderMutation.RemoveOnMatch(
+            key_matcher=string_pb2.StringMatcher(prefix="x-envoy-")
+        )
+    )
+    return header_mutation_pb2.HeaderMutation(
+        mutations=header_mutation_pb2.Mutations(request_mutations=[ours], response_mutations=[ours])
+    )
+
+
+def local_replies() -> hcm_pb2.LocalReplyConfig:
+    """Problems for all that Envoy answers itself; other statuses than those in ANSWERS get a plain one."""
+    return hcm_pb2.LocalReplyConfig(
+        mappers=[_mapper(answer) for answer in ANSWERS],
+        body_format=_format("about:blank", "Error", "%RESPONSE_CODE%", "The router refused it.", "refused"),
+    )
+
+
+def _mapper(answer: Answer) -> hcm_pb2.ResponseMapper:
+    if answer.flags:
+        when = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=answer.flags))
+    else:
+        when = accesslog_pb2.AccessLogFilter(status_code_filter=_status(answer.status, "EQ"))
+    after = answer.retry_after_seconds
+    hints = {} if after is None else {"retry-after": after, "x-inflight-retry-after-ms": after * 1000}
+    return hcm_pb2.ResponseMapper(
+        filter=when,
+        status_code=UInt32Value(value=answer.status),
+        body_format_override=_format("about:blank", answer.title, str(answer.status), answer.detail, answer.code),
+        headers_to_add=[
+            base_pb2.HeaderValueOption(
+                header=base_pb2.HeaderValue(key=key, value=str(value)),
+                append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for key, value in hints.items()
+        ],
+    )
+
+
+def _format(
+    kind: str, title: str, status: str, detail: str, code: str
+) -> substitution_format_string_pb2.SubstitutionFormatString:
+    text = json.dumps({"type": kind, "title": title, "status": 0, "detail": detail, "error": detail, "code": code})
+    body = text.replace('"status": 0', f'"status": {status}')
+    return substitution_format_string_pb2.SubstitutionFormatString(
+        text_format_source=base_pb2.DataSource(inline_string=body + "\n"),
+        content_type="application/problem+json",
+    )
+
+
+def _status(code: int, op: str) -> accesslog_pb2.StatusCodeFilter:
+    comparison = accesslog_pb2.ComparisonFilter(
+        op=accesslog_pb2.ComparisonFilter.Op.Value(op),
+        value=base_pb2.RuntimeUInt32(default_value=code, runtime_key=f"inflight.status.{op.lower()}.{code}"),
+    )
+    return accesslog_pb2.StatusCodeFilter(comparison=comparison)
+
+
+def _error_log() -> accesslog_pb2.AccessLog:
+    """One JSON line for each answer of 500 or more that the router had to make itself."""
+    fields = Struct()
+    fields.update(
+        {
+            "time": "%START_TIME%",
+            "method": "%REQ(:METHOD)%",
+            "host": "%REQ(:AUTHORITY)%",
+            "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+            "status": "%RESPONSE_CODE%",
+            "flags": "%RESPONSE_FLAGS%",
+            "details": "%RESPONSE_CODE_DETAILS%",
+            "milliseconds": "%DURATION%",
+            "upstream": "%UPSTREAM_HOST%",
+            "cluster": "%UPSTREAM_CLUSTER%",
+            "request_id": "%REQ(X-REQUEST-ID)%",
+        }
+    )
+    own = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter())
+    failed = accesslog_pb2.AccessLogFilter(status_code_filter=_status(500, "GE"))
+    return accesslog_pb2.AccessLog(
+        name="envoy.access_loggers.stdout",
+        filter=accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=[own, failed])),
+        typed_config=packed(
+            stream_pb2.StdoutAccessLog(
+                log_format=substitution_format_string_pb2.SubstitutionFormatString(json_format=fields)
+            )
+        ),
+    )

@@ -1,0 +1,127 @@
+"""What every router should have, and what a router has said about it. Pure: no I/O, no clock.
+
+`World` is the wish: all ModelDeployments' pieces. `Verdicts` is what one build of Envoy thinks of them: which
+routes it has accepted on its own, and what it has refused. A router's state lives in `session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .build import Key, Pieces, Routes
+from .wire import CLUSTER, ENDPOINTS, LISTENER, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change of the wish touches: resource names by type, and ModelDeployments whose routes changed."""
+
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    routes: frozenset[Key] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.routes or any(self.names.values()))
+
+
+class World:
+    """The wanted resources of all ModelDeployments, by type and name, and their routes by key."""
+
+    def __init__(self, listeners: list[Resource]) -> None:
+        self.resources: dict[str, dict[str, Resource]] = {
+            CLUSTER: {},
+            ENDPOINTS: {},
+            LISTENER: {resource.name: resource for resource in listeners},
+        }
+        self.routes: dict[Key, Routes] = {}
+        self.owners: dict[str, Key] = {}
+        self._pieces: dict[Key, Pieces] = {}
+
+    def pieces(self, key: Key) -> Pieces | None:
+        return self._pieces.get(key)
+
+    def set(self, key: Key, pieces: Pieces) -> Change:
+        """Wish for these pieces instead of the key's earlier ones."""
+        old = self._pieces.get(key)
+        self._pieces[key] = pieces
+        names = {
+            CLUSTER: self._replace(CLUSTER, old.clusters if old else {}, pieces.clusters),
+            ENDPOINTS: self._replace(ENDPOINTS, old.endpoints if old else {}, pieces.endpoints),
+        }
+        for name in names[CLUSTER]:
+            self.owners[name] = key
+        same = old is not None and old.routes.version == pieces.routes.version
+        if same:
+            return Change(names)
+        self.routes[key] = pieces.routes
+        return Change(names, frozenset({key}))
+
+    def remove(self, key: Key) -> Change:
+        """Wish for nothing under this key."""
+        old = self._pieces.pop(key, None)
+        if old is None:
+            return Change()
+        del self.routes[key]
+        return Change(
+            {
+                CLUSTER: self._replace(CLUSTER, old.clusters, {}),
+                ENDPOINTS: self._replace(ENDPOINTS, old.endpoints, {}),
+            },
+            frozenset({key}),
+        )
+
+    def _replace(
+        self, type_url: str, old: Mapping[str, Resource], new: Mapping[str, Resource]
+    ) -> frozenset[str]:
+        """Put `new` in the place of `old`; the names that differ."""
+        resources = self.resources[type_url]
+        changed = {name for name, r in new.items() if name not in old or old[name].version != r.version}
+        gone = old.keys() - new.keys()
+        resources.update((name, new[name]) for name in changed)
+        for name in gone:
+            del resources[name]
+        return frozenset(changed | gone)
+
+
+class Verdicts:
+    """What one build of Envoy has said.
+
+    `passed` are the routes last accepted alone, per key: what may be merged, and what a key falls back to.
+    `refused` are versions of resources and `refused_routes` versions of routes that it said no to, with its words:
+    they are never sent to it again.
+    """
+
+    def __init__(self) -> None:
+        self.passed: dict[Key, Routes] = {}
+        self.refused: dict[tuple[str, str], tuple[str, str]] = {}
+        self.refused_routes: dict[Key, tuple[str, str]] = {}
+
+    def has_passed(self, key: Key, routes: Routes) -> bool:
+        passed = self.passed.get(key)
+        return passed is not None and passed.version == routes.version
+
+    def refuses(self, type_url: str, resource: Resource) -> bool:
+        version, _ = self.refused.get((type_url, resource.name), (None, ""))
+        return version == resource.version
+
+    def refuses_routes(self, key: Key, routes: Routes) -> bool:
+        version, _ = self.refused_routes.get(key, (None, ""))
+        return version == routes.version
+
+    def objection(self, key: Key, pieces: Pieces) -> str | None:
+        """Why something of this ModelDeployment as it is wanted now was refused; None if nothing was."""
+        if self.refuses_routes(key, pieces.routes):
+            return self.refused_routes[key][1]
+        for type_url, resources in ((CLUSTER, pieces.clusters), (ENDPOINTS, pieces.endpoints)):
+            for resource in resources.values():
+                if self.refuses(type_url, resource):
+                    return self.refused[type_url, resource.name][1]
+        return None
+
+    def forget(self, key: Key, names: frozenset[str]) -> None:
+        """The ModelDeployment or some of its resources are gone."""
+        self.passed.pop(key, None)
+        self.refused_routes.pop(key, None)
+        for name in names:
+            self.refused.pop((CLUSTER, name), None)
+            self.refused.pop((ENDPOINTS, name), None)
