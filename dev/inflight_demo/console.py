@@ -86,9 +86,7 @@ def live_line(values: Sequence[object], widths: Sequence[int]) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    cells = [
-        c.rjust(w) if to_right else c.ljust(w) for c, w, to_right in zip(row, widths, right, strict=True)
-    ]
+    cells = [c.rjust(w) if to_right else c.ljust(w) for c, w, to_right in zip(row, widths, right, strict=True)]
     return "  ".join(cells).rstrip()
 
 

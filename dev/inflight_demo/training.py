@@ -55,9 +55,7 @@ def _split() -> Split:
     digits = load_digits()
     images = digits.data.astype("float32")
     return Split(
-        *train_test_split(
-            images, digits.target, test_size=HELD_BACK, stratify=digits.target, random_state=SEED
-        )
+        *train_test_split(images, digits.target, test_size=HELD_BACK, stratify=digits.target, random_state=SEED)
     )
 
 
@@ -86,6 +84,4 @@ def _export_skops(directory: Path, key: str, model: Any, split: Split, title: st
     again = skops.io.load(file, trusted=[])
     if (again.predict(split.test_images) != model.predict(split.test_images)).any():
         raise ValueError(f"{key}: what skops wrote answers differently from the model that was trained")
-    return Trained(
-        f"{key}/model.skops", file, title, float(model.score(split.test_images, split.test_labels))
-    )
+    return Trained(f"{key}/model.skops", file, title, float(model.score(split.test_images, split.test_labels)))

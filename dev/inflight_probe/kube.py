@@ -160,9 +160,7 @@ class Kube:
         return True
 
     @asynccontextmanager
-    async def watch(
-        self, kind: str, namespace: str, selector: str = ""
-    ) -> AsyncIterator[AsyncIterator[Object]]:
+    async def watch(self, kind: str, namespace: str, selector: str = "") -> AsyncIterator[AsyncIterator[Object]]:
         """Events {type, object} from now on; the watch is open when the block is entered."""
         assert self._http is not None, "use `async with`"  # noqa: S101 - a caller's bug, not a runtime state
         listed = await self.request("GET", path(kind, namespace), labelSelector=selector, limit="1")

@@ -91,9 +91,7 @@ async def _timed(send: Send, number: int, start: float, due: float) -> Outcome:
     return Outcome(number, due, time.perf_counter() - start - due, reply)
 
 
-async def open_loop(
-    send: Send, *, rate: float, count: int | None = None, stop: asyncio.Event | None = None
-) -> Run:
+async def open_loop(send: Send, *, rate: float, count: int | None = None, stop: asyncio.Event | None = None) -> Run:
     """Send at `rate` requests/s, whatever comes back, until `count` are sent or `stop` is set.
 
     Raises what `send` raises: a sender turns the network's errors into a `Reply` with status 0.
