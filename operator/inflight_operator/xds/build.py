@@ -7,7 +7,7 @@ concatenate, so the route configuration of all ModelDeployments is joined from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from re import compile as pattern
@@ -22,7 +22,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.wrappers_pb2 import UInt32Value
+from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
 from .model import Backend, RouteSpec
 from .wire import (
@@ -100,36 +100,48 @@ def problem(spec: RouteSpec) -> str | None:
     What passes here gives resources that keep Envoy's own constraints, and domains that no other
     ModelDeployment can have (DNS labels hold no dot).
     """
-    names = {backend.name for backend in spec.backends}
+    return next(_problems(spec), None)
+
+
+def _problems(spec: RouteSpec) -> Iterator[str]:
     if not _LABEL.fullmatch(spec.namespace) or not _LABEL.fullmatch(spec.name):
-        return f"{spec.namespace}/{spec.name}: namespace and name must be DNS labels"
+        yield f"{spec.namespace}/{spec.name}: namespace and name must be DNS labels"
+    for variant, _ in spec.direct:
+        if not _LABEL.fullmatch(variant):
+            yield f"variant name {variant!r} is not a DNS label"
+    names = {backend.name for backend in spec.backends}
     if len(names) != len(spec.backends):
-        return "two backends have the same name"
-    unknown = {name for name, _ in (*spec.split, *((b, v) for v, b in spec.direct))} - names
-    if unknown:
-        return f"traffic is sent to unknown backends: {', '.join(sorted(unknown))}"
-    if spec.split and (sum(w for _, w in spec.split) != 100 or any(w < 1 for _, w in spec.split)):
-        return f"the weights {[w for _, w in spec.split]} are not positive integers that sum to 100"
+        yield "two backends have the same name"
+    for name in [name for name, _ in spec.split] + [name for _, name in spec.direct]:
+        if name not in names:
+            yield f"traffic is sent to the unknown backend {name!r}"
+    weights = [weight for _, weight in spec.split]
+    if weights and (sum(weights) != 100 or min(weights) < 1):
+        yield f"the weights {weights} are not positive integers that sum to 100"
     if len({name for name, _ in spec.split}) != len(spec.split):
-        return "a backend has two weights"
-    if bad := [variant for variant, _ in spec.direct if not _LABEL.fullmatch(variant)]:
-        return f"variant names must be DNS labels: {', '.join(bad)}"
-    return next(filter(None, map(_backend_problem, spec.backends)), None)
+        yield "a backend has two weights"
+    for backend in spec.backends:
+        yield from _backend_problems(backend)
 
 
-def _backend_problem(backend: Backend) -> str | None:
+def _backend_problems(backend: Backend) -> Iterator[str]:
     if not _NAME.fullmatch(backend.name):
-        return f"backend name {backend.name!r} is not a DNS name"
+        yield f"backend name {backend.name!r} is not a DNS name"
     if backend.timeout_milliseconds < 1 or backend.max_in_flight < 1:
-        return f"backend {backend.name}: timeout and max_in_flight must be positive"
+        yield f"backend {backend.name}: timeout and max_in_flight must be positive"
     for endpoint in backend.endpoints:
-        try:
-            ip_address(endpoint.address)
-        except ValueError:
-            return f"backend {backend.name}: endpoint {endpoint.address!r} is not an IP address"
+        if not _is_address(endpoint.address):
+            yield f"backend {backend.name}: endpoint {endpoint.address!r} is not an IP address"
         if not 1 <= endpoint.port <= 65535:
-            return f"backend {backend.name}: endpoint port {endpoint.port} is out of range"
-    return None
+            yield f"backend {backend.name}: endpoint port {endpoint.port} is out of range"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
@@ -304,7 +316,7 @@ def _virtual_host_options() -> dict[str, Message]:
             retry_host_predicate=[previous],
             host_selection_retry_max_attempts=3,
         ),
-        "per_request_buffer_limit_bytes": UInt32Value(value=RETRY_BODY_BYTES),
+        "request_body_buffer_limit": UInt64Value(value=RETRY_BODY_BYTES),
     }
 
 

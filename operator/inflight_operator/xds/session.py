@@ -4,49 +4,135 @@ Pure: messages in, bytes out; `ads` does the waiting and sending. The order that
 
     clusters and their endpoints first; routes only to clusters whose endpoints the router has accepted;
     a cluster is taken away only when no accepted route leads to it any more.
-
-Changed routes go to the route configuration TRIAL first, which no connection reaches. Only what the router has
-accepted there is merged into MAIN, so that a bad ModelDeployment is found without touching the others: when
-the router refuses a trial of several, halves of it are tried until one is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Collection, Iterator
+from functools import partial
 from itertools import count
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from . import build
-from .build import MAIN, TRIAL, Key, Routes
-from .subscription import Subscription, halves
-from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, response
+from .build import Key
+from .routebook import RouteBook
+from .subscription import Batch, Subscription
+from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, response
 from .world import Change, Verdicts, World
 
-
-@dataclass(slots=True)
-class Flight:
-    """A response that the router has not answered yet, by route configuration name."""
-
-    name: str
-    version: str
-    routes: dict[Key, Routes]
+log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class RouteState:
-    """The two route configurations of one router."""
+class Session:
+    """The state of one router's ADS stream."""
 
-    subscribed: set[str] = field(default_factory=set)
-    main: dict[Key, Routes] = field(default_factory=dict)
-    accepted: dict[Key, Routes] | None = None
-    """What it serves; None: not known (a router that has just come)."""
-    accepted_version: str | None = None
-    unmerged: set[Key] = field(default_factory=set)
-    trials: list[set[Key]] = field(default_factory=list)
-    tried: bool = False
-    flights: dict[str, Flight] = field(default_factory=dict)
+    def __init__(self, node: str, world: World, verdicts: Verdicts) -> None:
+        self.node = node
+        self._world = world
+        self._verdicts = verdicts
+        self._subscriptions = {
+            CLUSTER: Subscription(wildcard=True, removes=True),
+            ENDPOINTS: Subscription(wildcard=False, removes=False),
+            LISTENER: Subscription(wildcard=True, removes=True),
+        }
+        self._nonces: dict[str, str] = {}
+        self._next_nonce = count(1)
+        self._book = RouteBook(world.routes, verdicts)
 
-    def flying(self, name: str) -> bool:
-        return any(flight.name == name for flight in self.flights.values())
+    def mark(self, change: Change) -> None:
+        """The wish has changed."""
+        for type_url, names in change.names.items():
+            self._subscriptions[type_url].mark(names)
+        self._book.mark(change.routes)
+
+    def receive(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        """A request is an answer to a response (by its nonce), a change of subscription, or both."""
+        if request.response_nonce:
+            self._answered(request)
+        if request.type_url == ROUTES:
+            self._book.ask(request)
+        elif subscription := self._subscriptions.get(request.type_url):
+            subscription.ask(request, self._world.resources[request.type_url])
+
+    def responses(self) -> Iterator[bytes]:
+        """What can be sent now, in order."""
+        for type_url, subscription in self._subscriptions.items():
+            batch = subscription.next(
+                self._world.resources[type_url],
+                partial(self._verdicts.refuses, type_url),
+                self._needed_clusters if type_url == CLUSTER else list,
+            )
+            if batch is not None:
+                yield response(type_url, self._nonce(type_url), batch.resources, batch.removed)
+        for resource, flight in self._book.next(self._ready, self._hopeless):
+            nonce = self._nonce(ROUTES)
+            self._book.sent(nonce, flight)
+            yield response(ROUTES, nonce, [resource])
+
+    def has(self, key: Key) -> bool:
+        """Whether the router has accepted all that is wanted for this ModelDeployment (or its absence)."""
+        routes = self._book.accepted
+        pieces = self._world.pieces(key)
+        if routes is None or pieces is None:
+            return routes is not None and key not in routes
+        mine = routes.get(key)
+        return (
+            mine is not None
+            and mine.version == pieces.routes.version
+            and self._has_all(CLUSTER, pieces.clusters.values())
+            and self._has_all(ENDPOINTS, pieces.endpoints.values())
+        )
+
+    def objection(self, key: Key) -> str | None:
+        """The router's words if it refused something of this ModelDeployment as it is wanted now."""
+        pieces = self._world.pieces(key)
+        return self._verdicts.objection(key, pieces) if pieces else None
+
+    def _has_all(self, type_url: str, resources: Collection[Resource]) -> bool:
+        accepted = self._subscriptions[type_url].accepted
+        return all(accepted.get(r.name) == r.version for r in resources)
+
+    def _answered(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        type_url = self._nonces.pop(request.response_nonce, None)
+        if type_url is None or type_url != request.type_url:
+            return  # of an earlier stream, or made up
+        refused = request.HasField("error_detail")
+        if refused:
+            log.warning("router %s refused %s: %s", self.node, type_url, request.error_detail.message)
+        if type_url != ROUTES:
+            self._answered_resources(type_url, request.error_detail.message if refused else None)
+        elif refused:
+            self._book.refuse(request.response_nonce, request.error_detail.message)
+        else:
+            self._book.accept(request.response_nonce)
+
+    def _answered_resources(self, type_url: str, words: str | None) -> None:
+        subscription = self._subscriptions[type_url]
+        if words is not None:
+            if culprit := subscription.refuse():
+                self._verdicts.refused[type_url, culprit.name] = (culprit.version, words)
+            return
+        batch = subscription.accept()
+        if type_url == CLUSTER:
+            self._warm_again(batch)
+
+    def _warm_again(self, batch: Batch) -> None:
+        """Envoy warms a changed cluster anew and waits for endpoints, but doesn't ask: it has them."""
+        self._subscriptions[ENDPOINTS].resend([resource.name for resource in batch.resources])
+
+    def _needed_clusters(self) -> Collection[str]:
+        referred = self._book.referred()
+        return self._subscriptions[CLUSTER].accepted if referred is None else referred
+
+    def _ready(self, clusters: frozenset[str]) -> bool:
+        known, warm = (self._subscriptions[t].accepted for t in (CLUSTER, ENDPOINTS))
+        return all(name in known and name in warm for name in clusters)
+
+    def _hopeless(self, key: Key) -> bool:
+        return self.objection(key) is not None
+
+    def _nonce(self, type_url: str) -> str:
+        nonce = str(next(self._next_nonce))
+        self._nonces[nonce] = type_url
+        return nonce

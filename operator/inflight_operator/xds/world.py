@@ -6,7 +6,7 @@ routes it has accepted on its own, and what it has refused. A router's state liv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .build import Key, Pieces, Routes
@@ -34,7 +34,6 @@ class World:
             LISTENER: {resource.name: resource for resource in listeners},
         }
         self.routes: dict[Key, Routes] = {}
-        self.owners: dict[str, Key] = {}
         self._pieces: dict[Key, Pieces] = {}
 
     def pieces(self, key: Key) -> Pieces | None:
@@ -48,8 +47,6 @@ class World:
             CLUSTER: self._replace(CLUSTER, old.clusters if old else {}, pieces.clusters),
             ENDPOINTS: self._replace(ENDPOINTS, old.endpoints if old else {}, pieces.endpoints),
         }
-        for name in names[CLUSTER]:
-            self.owners[name] = key
         same = old is not None and old.routes.version == pieces.routes.version
         if same:
             return Change(names)
@@ -70,9 +67,7 @@ class World:
             frozenset({key}),
         )
 
-    def _replace(
-        self, type_url: str, old: Mapping[str, Resource], new: Mapping[str, Resource]
-    ) -> frozenset[str]:
+    def _replace(self, type_url: str, old: Mapping[str, Resource], new: Mapping[str, Resource]) -> frozenset[str]:
         """Put `new` in the place of `old`; the names that differ."""
         resources = self.resources[type_url]
         changed = {name for name, r in new.items() if name not in old or old[name].version != r.version}
@@ -118,10 +113,13 @@ class Verdicts:
                     return self.refused[type_url, resource.name][1]
         return None
 
-    def forget(self, key: Key, names: frozenset[str]) -> None:
-        """The ModelDeployment or some of its resources are gone."""
+    def forget(self, key: Key) -> None:
+        """The ModelDeployment is gone."""
         self.passed.pop(key, None)
         self.refused_routes.pop(key, None)
+
+    def forget_clusters(self, names: Iterable[str]) -> None:
+        """These clusters are gone."""
         for name in names:
             self.refused.pop((CLUSTER, name), None)
             self.refused.pop((ENDPOINTS, name), None)

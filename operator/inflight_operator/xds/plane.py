@@ -1,0 +1,147 @@
+"""The control plane: what the operator's core says to the routers, and what it hears from them.
+
+All of it runs in one asyncio loop. `set` and `remove` only change memory and wake the streams: what changes
+within one turn of the loop goes out together. Knows no Kubernetes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from . import build
+from .ads import Stream
+from .build import Key, Pieces
+from .listener import listeners
+from .load import Load
+from .model import Programmed, RouteSpec
+from .session import Session
+from .world import Change, Verdicts, World
+
+log = logging.getLogger(__name__)
+
+
+class ControlPlane:
+    """Programs all routers with all ModelDeployments' routes, and sums up their load.
+
+    `on_programmed` is called with a key when the routers have all accepted, or one has refused, what was last
+    said about it; also for a key that `programmed` was asked about too early. `pieces` makes resources of a
+    RouteSpec (tests put bad ones in its place).
+    """
+
+    def __init__(
+        self,
+        on_programmed: Callable[[Key], None] = lambda _key: None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        cluster_domain: str = "cluster.local",
+        listener_port: int = 8080,
+        pieces: Callable[[RouteSpec], Pieces] | None = None,
+    ) -> None:
+        self.opened = asyncio.Event()
+        self.load = Load(clock, lambda: self.routers)
+        self._on_programmed = on_programmed
+        self._pieces = pieces or partial(build.pieces, cluster_domain=cluster_domain)
+        self._world = World(listeners(listener_port))
+        self._verdicts: dict[str, Verdicts] = {}
+        self._streams: dict[str, Stream] = {}
+        self._specs: dict[Key, RouteSpec] = {}
+        self._invalid: dict[Key, str] = {}
+        self._waiting: set[Key] = set()
+
+    @property
+    def routers(self) -> frozenset[str]:
+        """Node ids of the connected routers."""
+        return frozenset(self._streams)
+
+    def open(self) -> None:
+        """The first full list has been `set`: from now on routers are answered."""
+        self.opened.set()
+
+    def set(self, key: Key, spec: RouteSpec) -> None:
+        """Wish for this ModelDeployment's traffic. What can't be programmed leaves the last routes in force."""
+        if key != (spec.namespace, spec.name):
+            raise ValueError(f"the RouteSpec of {spec.namespace}/{spec.name} was given as that of {key}")
+        if self._specs.get(key) == spec:
+            return
+        words = build.problem(spec)
+        if words is None:
+            before = self._world.pieces(key)
+            pieces = self._pieces(spec)
+            self._changed(self._world.set(key, pieces))
+            self._forget_resources(before, pieces)
+            self._invalid.pop(key, None)
+        else:
+            self._invalid[key] = words
+        self._specs[key] = spec
+        self._waiting.add(key)
+
+    def remove(self, key: Key) -> None:
+        """The ModelDeployment is gone."""
+        self._specs.pop(key, None)
+        self._invalid.pop(key, None)
+        before = self._world.pieces(key)
+        self._changed(self._world.remove(key))
+        for verdicts in self._verdicts.values():
+            verdicts.forget(key)
+        self._forget_resources(before, None)
+        if before is not None:
+            self._waiting.add(key)
+
+    def programmed(self, key: Key) -> Programmed:
+        """How far a ModelDeployment's routes (or their removal) have got."""
+        state = self._state(key)
+        if not state.acknowledged and state.rejected is None:
+            self._waiting.add(key)
+        return state
+
+    # Called by the streams
+
+    def connected(self, node: str, envoy: str) -> Stream:
+        """A router is there; an earlier stream of the same one is over."""
+        if stale := self._streams.get(node):
+            stale.end()
+        verdicts = self._verdicts.setdefault(envoy, Verdicts())
+        stream = self._streams[node] = Stream(Session(node, self._world, verdicts))
+        return stream
+
+    def received(self, stream: Stream, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        stream.session.receive(request)
+        stream.wake()
+        self._announce()
+
+    def disconnected(self, stream: Stream) -> None:
+        if self._streams.get(stream.session.node) is stream:
+            del self._streams[stream.session.node]
+        self._announce()
+
+    def _changed(self, change: Change) -> None:
+        if change:
+            for stream in self._streams.values():
+                stream.session.mark(change)
+                stream.wake()
+
+    def _forget_resources(self, before: Pieces | None, now: Pieces | None) -> None:
+        gone = (before.clusters.keys() if before else set()) - (now.clusters.keys() if now else set())
+        for verdicts in self._verdicts.values():
+            verdicts.forget_clusters(gone)
+
+    def _state(self, key: Key) -> Programmed:
+        sessions = [stream.session for stream in self._streams.values()]
+        objections = (session.objection(key) for session in sessions)
+        rejected = self._invalid.get(key) or next(filter(None, objections), None)
+        done = bool(sessions) and rejected is None and all(session.has(key) for session in sessions)
+        return Programmed(acknowledged=done, rejected=rejected)
+
+    def _announce(self) -> None:
+        """Call back for all that has become known."""
+        for key in list(self._waiting):
+            state = self._state(key)
+            if state.acknowledged or state.rejected is not None:
+                self._waiting.discard(key)
+                self._on_programmed(key)

@@ -1,0 +1,78 @@
+"""The gRPC server of the control plane: ADS and load reports on one port, with mutual TLS."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from .ads import AggregatedDiscovery
+from .lrs import LoadReporting
+from .plane import ControlPlane
+
+log = logging.getLogger(__name__)
+
+OPTIONS = (
+    # A router whose machine is gone holds back every acknowledgement until it is missed.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The routers look for us in the same way.
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files: the authority that routers are checked against, and our certificate with its key."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> TlsFiles:
+        """With the names of a Kubernetes TLS Secret."""
+        return cls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key")
+
+
+class Server:
+    """A server that is listening; `port` is the one it got."""
+
+    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+        self.port = port
+        self._server = server
+
+    async def stop(self) -> None:
+        """End all streams at once. The routers keep what they have and connect to whoever comes next."""
+        await self._server.stop(grace=None)
+
+
+async def serve(plane: ControlPlane, port: int, tls: TlsFiles | None, host: str = "[::]") -> Server:
+    """Listen; without `tls` in plain text, which only tests want. Raises OSError when the port is taken."""
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((AggregatedDiscovery(plane).handler(), LoadReporting(plane.load).handler()))
+    address = f"{host}:{port}"
+    try:
+        secure = credentials(tls) if tls else None
+        bound = server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"can't listen on {address} for routers: {error}") from error
+    await server.start()
+    log.info("serving routers on %s", address)
+    return Server(server, bound)
+
+
+def credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Mutual TLS; the files are read again for each connection, so that they can be renewed."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.ca.read_bytes())
+
+    return grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=True)

@@ -1,0 +1,183 @@
+"""One router's subscription to one type of resource (clusters, endpoints or listeners): the delta protocol.
+
+Pure. At most one response is on its way per type, so changes coalesce while a router is busy. A refused
+response of several resources is sent again in halves until the one that is refused stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from .wire import Resource
+
+T = TypeVar("T")
+
+
+class Request(Protocol):
+    """The part of a DeltaDiscoveryRequest that is about a subscription."""
+
+    @property
+    def resource_names_subscribe(self) -> Collection[str]: ...
+    @property
+    def resource_names_unsubscribe(self) -> Collection[str]: ...
+    @property
+    def initial_resource_versions(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one response says: resources that are new or changed, and names that are gone."""
+
+    resources: list[Resource]
+    removed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The one resource that a router refused."""
+
+    name: str
+    version: str
+
+
+def halves(items: Collection[T]) -> list[set[T]]:
+    """Two sets that together are `items`; the same ones in every run."""
+    ordered = sorted(items)  # type: ignore[type-var]
+    middle = len(ordered) // 2
+    return [set(ordered[:middle]), set(ordered[middle:])]
+
+
+class Subscription:
+    """State of one type on one stream.
+
+    `accepted` is what the router has, by name and version; `dirty` the names to look at before it has all
+    that is wanted.
+    """
+
+    def __init__(self, *, wildcard: bool, removes: bool) -> None:
+        self.accepted: dict[str, str] = {}
+        self.flight: Batch | None = None
+        self._may_be_wildcard = wildcard
+        self._removes = removes
+        self._started = False
+        self._all = False
+        self._owes_answer = False
+        self._names: set[str] = set()
+        self._asked: set[str] = set()
+        self._dirty: set[str] = set()
+        self._suspects: list[set[str]] = []
+
+    def ask(self, request: Request, wanted: Mapping[str, Resource]) -> None:
+        """The router subscribes; the first time it says what it has from an earlier stream."""
+        subscribe = set(request.resource_names_subscribe)
+        if not self._started:
+            self._started = True
+            self._all = "*" in subscribe or (self._may_be_wildcard and not subscribe)
+            # Envoy's start waits for the first answer to a wildcard, even if it is empty.
+            self._owes_answer = self._all
+            self.accepted = dict(request.initial_resource_versions)
+            self._dirty = set(self.accepted) | (set(wanted) if self._all else set())
+        else:  # asked for again: to be sent again, whatever was sent before
+            for name in subscribe:
+                self.accepted.pop(name, None)
+        subscribe.discard("*")
+        self._names |= subscribe
+        self._asked |= subscribe
+        self._dirty |= subscribe
+        for name in request.resource_names_unsubscribe:
+            self._names.discard(name)
+            self._asked.discard(name)
+            self._dirty.discard(name)
+            self.accepted.pop(name, None)
+
+    def subscribes(self, name: str) -> bool:
+        return self._all or name in self._names
+
+    def mark(self, names: Collection[str]) -> None:
+        """These resources may have changed."""
+        self._dirty.update(name for name in names if self.subscribes(name) or name in self.accepted)
+
+    def resend(self, names: Collection[str]) -> None:
+        """Send these again although the router has them, if it subscribes to them."""
+        for name in names:
+            if name in self._names and self.accepted.pop(name, None) is not None:
+                self._dirty.add(name)
+
+    def next(
+        self,
+        wanted: Mapping[str, Resource],
+        refuses: Callable[[Resource], bool],
+        needed: Callable[[], Collection[str]],
+    ) -> Batch | None:
+        """What to send now, if anything: nothing while a response is on its way.
+
+        `refuses` tells resources that are not to be sent, `needed` names that are not to be removed yet.
+        """
+        if self.flight is not None or not self._started or not (self._dirty or self._owes_answer):
+            return None
+        while True:
+            scope = self._dirty & self._suspects[0] if self._suspects else self._dirty
+            batch = Batch(self._changed(scope, wanted, refuses), self._gone(scope, wanted, needed))
+            if batch.resources or batch.removed or not self._suspects:
+                break
+            self._suspects.pop(0)
+        if not (batch.resources or batch.removed or self._owes_answer):
+            return None
+        self._owes_answer = False
+        self._dirty -= {r.name for r in batch.resources}
+        self._dirty.difference_update(batch.removed)
+        self._asked.difference_update(batch.removed)
+        self.flight = batch
+        return batch
+
+    def accept(self) -> Batch:
+        """The router has accepted what was on its way."""
+        batch, self.flight = self.flight, None
+        assert batch is not None  # noqa: S101  the session calls this for the nonce of a flight only
+        self.accepted.update((r.name, r.version) for r in batch.resources)
+        for name in batch.removed:
+            self.accepted.pop(name, None)
+        return batch
+
+    def refuse(self) -> Refusal | None:
+        """The router has refused what was on its way; the culprit, if it is known now."""
+        batch, self.flight = self.flight, None
+        assert batch is not None  # noqa: S101
+        names = {r.name for r in batch.resources}
+        self._dirty |= names
+        if self._suspects:
+            self._suspects.pop(0)
+        if len(names) == 1:
+            return Refusal(batch.resources[0].name, batch.resources[0].version)
+        if names:
+            self._suspects[:0] = halves(names)
+        return None
+
+    def _changed(
+        self, scope: set[str], wanted: Mapping[str, Resource], refuses: Callable[[Resource], bool]
+    ) -> list[Resource]:
+        """Resources of `scope` to send; names that need nothing are taken off the list of dirty ones."""
+        send = []
+        for name in sorted(scope):
+            resource = wanted.get(name)
+            if resource is None:
+                continue
+            if self.accepted.get(name) == resource.version or refuses(resource):
+                self._dirty.discard(name)
+            else:
+                send.append(resource)
+        return send
+
+    def _gone(
+        self, scope: set[str], wanted: Mapping[str, Resource], needed: Callable[[], Collection[str]]
+    ) -> list[str]:
+        """Names of `scope` to say are gone. Endpoints are only said to be unknown when asked for: they go
+        with their cluster."""
+        gone = [name for name in sorted(scope) if name not in wanted]
+        had = [name for name in gone if self._removes and name in self.accepted]
+        keep = needed() if had else ()
+        unknown = [name for name in gone if name in self._asked and name not in self.accepted]
+        self._dirty.difference_update(set(gone) - set(had) - set(unknown))
+        return [name for name in had if name not in keep] + unknown

@@ -1,0 +1,143 @@
+"""A real Envoy on loopback, started from the chart's own bootstrap, for component tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+CHART_FILES = Path(__file__).parents[2] / "charts" / "inflight" / "files"
+NAMES = {".Release.Namespace": "inflight-system", ".Values.clusterDomain": "cluster.local"}
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def rendered(name: str) -> Any:
+    """A file of the chart as Helm renders it with the default values."""
+    text = (CHART_FILES / name).read_text()
+    return yaml.safe_load(re.sub(r"{{ *([.\w]+) *}}", lambda match: NAMES[match[1]], text))
+
+
+def bootstrap(directory: Path, *, xds_port: int, admin_port: int, status_port: int, tls: Path | None) -> dict[str, Any]:
+    """The chart's bootstrap with this machine's ports; without `tls` (a directory) in plain text."""
+    config = rendered("bootstrap.yaml")
+    static = config["static_resources"]
+    clusters = {cluster["name"]: cluster for cluster in static["clusters"]}
+    operator = clusters["inflight-operator"]
+    config["admin"]["address"]["socket_address"]["port_value"] = admin_port
+    static["listeners"][0]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": status_port}
+    _endpoint(clusters["admin"])["port_value"] = admin_port
+    _endpoint(operator).update(address="127.0.0.1", port_value=xds_port)
+    if tls is None:
+        del operator["transport_socket"]
+        return config
+    context = operator["transport_socket"]["typed_config"]["common_tls_context"]
+    configs = [
+        context["tls_certificate_sds_secret_configs"][0],
+        context["combined_validation_context"]["validation_context_sds_secret_config"],
+    ]
+    for secret in configs:
+        source = secret["sds_config"]["path_config_source"]
+        name = Path(source["path"]).name
+        target = directory / name
+        target.write_text((CHART_FILES / name).read_text().replace("/etc/inflight/tls", str(tls)))
+        source["path"] = str(target)
+    return config
+
+
+def _endpoint(cluster: dict[str, Any]) -> dict[str, Any]:
+    address: dict[str, Any] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+    result: dict[str, Any] = address["socket_address"]
+    return result
+
+
+@dataclass
+class Envoy:
+    """A running Envoy; `admin` and `status` are the addresses of its administration and its readiness."""
+
+    node: str
+    process: asyncio.subprocess.Process
+    admin_port: int
+    status_port: int
+    log: Path
+    http: aiohttp.ClientSession
+
+    @property
+    def admin(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def status(self) -> str:
+        return f"http://127.0.0.1:{self.status_port}"
+
+    async def ready(self) -> bool:
+        """Whether it would be given traffic."""
+        try:
+            async with self.http.get(f"{self.status}/ready") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def until_ready(self, seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not await self.ready():
+                if self.process.returncode is not None:
+                    raise AssertionError(f"Envoy has ended:\n{self.log.read_text()[-4000:]}")
+                await asyncio.sleep(0.02)
+
+    async def stats(self, pattern: str) -> dict[str, float]:
+        """Counters and gauges whose names match."""
+        async with self.http.get(f"{self.admin}/stats", params={"filter": pattern, "format": "json"}) as answer:
+            found = (await answer.json())["stats"]
+        return {stat["name"]: stat["value"] for stat in found if "name" in stat}
+
+    def memory(self) -> float:
+        """Resident MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+@asynccontextmanager
+async def envoy(
+    directory: Path,
+    xds_port: int,
+    *,
+    node: str = "router-0",
+    tls: Path | None = None,
+    concurrency: int = 1,
+    log_level: str = "warning",
+) -> AsyncIterator[Envoy]:
+    """Run Envoy until the block ends; its files and its log lie in `directory`."""
+    admin_port, status_port = free_port(), free_port()
+    directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
+    config = bootstrap(directory, xds_port=xds_port, admin_port=admin_port, status_port=status_port, tls=tls)
+    path, log = directory / "bootstrap.yaml", directory / "envoy.log"
+    path.write_text(yaml.safe_dump(config))
+    command = [
+        str(files("envoy") / "_bin" / "envoy"),
+        *("-c", str(path), "--service-node", node, "--service-cluster", "inflight-router"),
+        *("--concurrency", str(concurrency), "--log-level", log_level, "--disable-hot-restart"),
+    ]
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Envoy(node, process, admin_port, status_port, log, http)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
