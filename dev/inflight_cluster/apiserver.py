@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inflight_cluster import credentials, tools
-from inflight_cluster.commands import ApiServer, ControllerManager, Etcd
+from inflight_cluster.control_plane import ApiServer, ControllerManager, Etcd
 from inflight_cluster.errors import ClusterError
 
 _LOOPBACK = "127.0.0.1"

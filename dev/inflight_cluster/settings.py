@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from inflight_cluster.errors import ClusterError
+from inflight_cluster.layout import Layout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,20}")
@@ -33,13 +34,8 @@ class Settings:
     hpa_sync: str = ""
 
     @property
-    def namespace(self) -> str:
-        """The network namespace; also the name of the cgroup and the mark of our processes."""
-        return f"inflight-{self.name}"
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.state / "kubeconfig"
+    def layout(self) -> Layout:
+        return Layout(name=f"inflight-{self.name}", state=self.state)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -64,6 +64,11 @@ def ensure(names: Iterable[str], cache: Path | None = None, console: Console | N
     return {name: directory / name for name in wanted}
 
 
+def not_built(names: Iterable[str], cache: Path) -> list[str]:
+    """Those of the named tools that `ensure` would have to build."""
+    return _missing(cache / "bin", names, _stamp())
+
+
 def _stamp() -> str:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
