@@ -7,6 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from inflight_cluster import network
+from inflight_cluster.layout import Layout
+from inflight_cluster.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = str(ROOT / "dev" / "cluster")
@@ -27,15 +32,15 @@ def run(*command: str, stdin: str | None = None) -> None:
         raise CommandError(f"`{' '.join(command)}` ended with {done.returncode}")
 
 
-def inside(*command: str) -> None:
-    """Run a command inside the cluster's own network namespace."""
-    run(CLUSTER, "exec", "--", *command)
+def enter() -> None:
+    """Move this process into the cluster's network, where pods and Services answer, with its kubeconfig at hand.
 
-
-def inside_python(module: str, *arguments: str) -> None:
-    """Run one of our modules inside the cluster's network namespace, with this interpreter."""
-    path = os.pathsep.join([str(ROOT / "dev"), str(ROOT)])
-    inside("env", f"PYTHONPATH={path}", sys.executable, "-m", module, *arguments)
+    With kind there is no such namespace to enter. ClusterError when the cluster is not up.
+    """
+    settings = load()
+    os.environ["KUBECONFIG"] = str(settings.kubeconfig)
+    if settings.backend == "local":
+        network.enter(Layout(settings.name, settings.state).netns)
 
 
 def images() -> None:
@@ -46,17 +51,17 @@ def images() -> None:
 def namespaces() -> None:
     """Make the two namespaces, both refusing pods that are not restricted."""
     for name in (SYSTEM, NAMESPACE):
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "labels": _RESTRICTED},
-        }
-        run(CLUSTER, "kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
+        run(CLUSTER, "kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(namespace(name)))
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """A Namespace in which only restricted pods are admitted."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": _RESTRICTED}}
 
 
 def install_chart() -> None:
     """`helm install`, or upgrade where it is installed; waits until every part is ready."""
-    inside(
-        "helm", "upgrade", "--install", "inflight", str(ROOT / "charts" / "inflight"),
+    run(
+        CLUSTER, "exec", "--", "helm", "upgrade", "--install", "inflight", str(ROOT / "charts" / "inflight"),
         "--namespace", SYSTEM, "--wait", "--timeout", "4m", "--hide-notes",
     )  # fmt: skip

@@ -52,6 +52,15 @@ async def ensure(kube: Kube, namespace: str) -> Store:
     return Store(f"http://{address}:{PORT}", keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"])
 
 
+async def share(kube: Kube, owner: str, namespace: str) -> None:
+    """Give another namespace the keys of the store in `owner`; ValueError when there is no store."""
+    secret = await kube.get("Secret", owner, CREDENTIALS)
+    if secret is None:
+        raise ValueError(f"there is no Secret {owner}/{CREDENTIALS}: make the store first")
+    copy = {"name": CREDENTIALS, "namespace": namespace}
+    await kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": copy, "data": secret["data"]})
+
+
 def publish(store: Store, uploads: Sequence[Upload], done: Callable[[int, Upload], None]) -> None:
     """Put every object into the bucket; `done` hears of each one."""
     client = boto3.client(

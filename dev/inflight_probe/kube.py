@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +192,16 @@ class Kube:
                 return found
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"{kind} {namespace}/{name} after {seconds:.0f} s: {brief(found)}")
+            await asyncio.sleep(every)
+
+    async def wait_until(
+        self, holds: Callable[[], Awaitable[bool]], what: str, *, seconds: float, every: float = 0.2
+    ) -> None:
+        """Ask until it holds; TimeoutError says `what` did not."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not await holds():
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"not within {seconds:.0f} s: {what}")
             await asyncio.sleep(every)
 
 

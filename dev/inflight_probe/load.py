@@ -124,9 +124,13 @@ async def closed_loop(
     clients: int,
     count: int | None = None,
     seconds: float | None = None,
+    pause: float = 0.0,
     seen: Callable[[Outcome], None] | None = None,
 ) -> Run:
-    """`clients` that each send the next request as soon as the last is answered, for `count` or `seconds`."""
+    """`clients` that each send the next request as soon as the last is answered, for `count` or `seconds`.
+
+    `pause` (s) is how long a client that was refused or failed waits before its next request.
+    """
     if count is None and seconds is None:
         raise ValueError("closed_loop needs count or seconds, or it never ends")
     run, start, numbers = Run(), time.perf_counter(), _numbers(count)
@@ -140,6 +144,8 @@ async def closed_loop(
             run.outcomes.append(outcome)
             if seen is not None:
                 seen(outcome)
+            if pause and not outcome.ok:
+                await asyncio.sleep(pause)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     run.outcomes.sort(key=lambda o: o.number)

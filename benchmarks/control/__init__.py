@@ -1,0 +1,1 @@
+"""The control plane's numbers: `python -m benchmarks.control [ROW ...] [--quick]`."""

@@ -1,0 +1,92 @@
+"""`python -m benchmarks.control [ROW ...] [--quick]`: measure rows of docs/numbers.md on the cluster that is up.
+
+Without rows: all but the demo's times. `report` only writes docs/numbers.md from what was kept. `--quick` runs the
+same steps too few times for a number, to see that they work; its results are kept apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from inflight_cluster.errors import ClusterError
+from inflight_demo.console import Console
+from inflight_probe.kube import ApiError
+
+from benchmarks.control import change, demo, fleet, numbers, quiet, refusal, routing, split, step, world
+from benchmarks.control.result import Result, load_all, save, stamped
+
+Row = Callable[[world.World, Console], Awaitable[list[Result]]]
+
+ROWS: Mapping[str, Row] = {
+    "applied": fleet.applied,
+    "weights": routing.patched,
+    "endpoints": routing.ready_endpoints,
+    "split": split.split,
+    "turned-over": change.turned_over,
+    "replaced": change.replaced,
+    "step": step.step,
+    "refusal": refusal.refusal,
+    "quiet": quiet.quiet,
+}
+_SAME_AS = {"memory": "applied"}
+
+
+def main() -> int:
+    """Exit status 0: every row was measured and kept its goal. 1: one missed. 2: one could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=__doc__)
+    names = [*ROWS, *_SAME_AS, "demo", "report"]
+    parser.add_argument("rows", nargs="*", metavar="ROW", choices=[[], *names], help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    arguments = parser.parse_args()
+    rows = list(dict.fromkeys(_SAME_AS.get(row, row) for row in arguments.rows or ROWS))
+    console = Console(total=len(rows))
+    results, broken = _measure([row for row in rows if row != "report"], console, quick=arguments.quick)
+    if not arguments.quick:
+        numbers.write(load_all())
+    print()
+    console.show(("row", "goal", "measured", ""), [(r.row, r.goal, r.measured, _word(r)) for r in results])
+    for line in broken:
+        print(f"not measured: {line}", file=sys.stderr)
+    return 2 if broken else 0 if all(r.kept for r in results) else 1
+
+
+def _word(result: Result) -> str:
+    return "kept" if result.kept else "MISSED"
+
+
+def _measure(rows: Sequence[str], console: Console, *, quick: bool) -> tuple[list[Result], list[str]]:
+    results: list[Result] = []
+    broken: list[str] = []
+    if "demo" in rows:  # from outside the cluster's network, so before it is entered
+        with console.step("demo"):
+            results.append(_kept(demo.timed(console, quick=quick)))
+    inside = [row for row in rows if row != "demo"]
+    if inside:
+        asyncio.run(_inside(inside, console, results, broken, quick=quick))
+    return results, broken
+
+
+async def _inside(
+    rows: Sequence[str], console: Console, results: list[Result], broken: list[str], *, quick: bool
+) -> None:
+    """One row that cannot be measured does not keep the others from it."""
+    async with world.opened(quick=quick) as where:
+        for row in rows:
+            try:
+                with console.step(row):
+                    results += [_kept(result) for result in await ROWS[row](where, console)]
+            except (ApiError, ClusterError, TimeoutError, LookupError, OSError, AssertionError) as error:
+                broken.append(f"{row}: {type(error).__name__}: {error}")
+
+
+def _kept(result: Result) -> Result:
+    done = stamped(result)
+    save(done)
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Changes under load: weights turned over and back, and a model replaced, at 200 requests a second.
+
+The load is an open loop without retries on a model that waits 50 ms at concurrency 2: what is lost is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from inflight_demo import ready
+from inflight_demo.console import Console
+from inflight_probe.infer import output, request_body, sender, session, through
+from inflight_probe.kube import Object
+from inflight_probe.load import Run, open_loop
+from inflight_probe.scaling import OWNER, VARIANT
+
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, World, deployment, variant
+
+_RATE = 200.0
+_WAIT_SECONDS = 0.05
+_BUSY = _RATE * _WAIT_SECONDS
+_CONCURRENCY = 2
+_AUTOSCALING = {"minReplicas": 1, "maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": 60}
+_SERVER = {"concurrency": _CONCURRENCY, "maxQueue": 32}
+_CHANGE_SECONDS = 300
+_MOST_WARM_UP = 180
+
+
+@dataclass
+class Load:
+    """The requests in the background. `run` is set when it has ended; `mark` names moments of it."""
+
+    began: float
+    run: Run = field(default_factory=Run)
+    marks: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, what: str) -> None:
+        """Remember when something happened (s since the load began)."""
+        self.marks[what] = round(time.perf_counter() - self.began, 2)
+
+
+async def turned_over(world: World, console: Console) -> list[Result]:
+    """95/5 → 5/95 → 95/5; each shift has ended when the status says that the weights are in force."""
+    name = "turned-over"
+    both = [_waiting("stable", 95), _waiting("candidate", 5)]
+    async with world.deployed(deployment(name, both, _SERVER, _AUTOSCALING)):
+        await _warm_up(world, name)
+        async with _load(world, name) as load:
+            await asyncio.sleep(world.some(5, 2))
+            for stable in (5, 95):
+                load.mark(f"patched to {stable}/{100 - stable}")
+                await _weights(world, name, stable)
+                await _in_force(world, name, {"stable": stable, "candidate": 100 - stable})
+                load.mark(f"{stable}/{100 - stable} in force")
+                console.say(f"{load.marks}")
+            await _enough(world, load)
+    return [_result(world, "turned-over", "95/5 → 5/95 → 95/5 under 200 requests/s", load, {})]
+
+
+async def replaced(world: World, console: Console) -> list[Result]:
+    """A variant's model replaced; the ready pods of all its revisions are watched all the while."""
+    name = "replaced"
+    async with world.deployed(deployment(name, [_waiting("main", 100)], _SERVER, _AUTOSCALING)):
+        await _warm_up(world, name)
+        least: list[int] = []
+        async with _load(world, name) as load, _watched(world, name, least):
+            await asyncio.sleep(world.some(5, 2))
+            load.mark("patched")
+            stored = await world.kube.get("ModelDeployment", NAMESPACE, name) or {}
+            before = stored["status"]["variants"][0]["revision"]
+            patch = [{"op": "replace", "path": "/spec/variants/0/model", "value": _waiting("main", 100, 2)["model"]}]
+            await world.kube.patch("ModelDeployment", NAMESPACE, name, patch)
+            done = await ready.wait_ready(world.kube, NAMESPACE, name, seconds=_CHANGE_SECONDS, say=console.say)
+            load.mark("ready")
+            assert done["status"]["variants"][0]["revision"] != before, "the model was not replaced"
+            await _enough(world, load)
+    needed = -(-int(_BUSY) // _CONCURRENCY)
+    data = {"fewest_ready_pods": min(least), "needed": needed}
+    return [_result(world, "replaced", "a variant's model replaced under 200 requests/s", load, data)]
+
+
+def _waiting(name: str, weight: int, version: int = 1) -> Object:
+    return variant(name, weight, f"waiting-50ms/{version}/model.py", format="python", entrypoint="model:Sleep")
+
+
+async def _warm_up(world: World, name: str) -> None:
+    """Let the HPA make the pods that 200 requests/s need, by that load itself; its refusals do not count."""
+    async with _load(world, name) as load:
+        until = time.perf_counter() + _MOST_WARM_UP
+        while time.perf_counter() < until:
+            hpas = await world.kube.list_all("HorizontalPodAutoscaler", NAMESPACE, f"{OWNER}={name}")
+            found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name}")
+            ready_pods = sum(d.get("status", {}).get("readyReplicas", 0) for d in found)
+            wanted = sum(h.get("status", {}).get("desiredReplicas", 0) for h in hpas)
+            if ready_pods >= wanted >= _BUSY:
+                break
+            await asyncio.sleep(1)
+        else:
+            raise TimeoutError(f"{name}: not scaled to {_BUSY:.0f} in flight within {_MOST_WARM_UP} s")
+    print(f"warmed up in {load.run.elapsed:.0f} s: {ready_pods} pods for {wanted} wanted")
+
+
+@asynccontextmanager
+async def _load(world: World, name: str) -> AsyncIterator[Load]:
+    """200 requests/s for as long as the block runs; all answers are in when it ends."""
+    stop, load = asyncio.Event(), Load(time.perf_counter())
+    body = [request_body("x", [[1.0]])]
+    async with session(timeout_seconds=30) as http:
+        send = sender(http, through(world.router, NAMESPACE, name), body, lambda _n, answer: output(answer))
+        running = asyncio.create_task(open_loop(send, rate=_RATE, stop=stop))
+        try:
+            yield load
+        finally:
+            stop.set()
+            load.run = await running
+
+
+@asynccontextmanager
+async def _watched(world: World, name: str, least: list[int]) -> AsyncIterator[None]:
+    """Note the ready pods of all revisions together, ten times a second."""
+
+    async def look() -> None:
+        while True:
+            found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name},{VARIANT}")
+            least.append(sum(d.get("status", {}).get("readyReplicas", 0) for d in found))
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _weights(world: World, name: str, stable: int) -> None:
+    patch: Sequence[Mapping[str, Any]] = [
+        {"op": "replace", "path": "/spec/variants/0/weight", "value": stable},
+        {"op": "replace", "path": "/spec/variants/1/weight", "value": 100 - stable},
+    ]
+    await world.kube.patch("ModelDeployment", NAMESPACE, name, list(patch))
+
+
+async def _in_force(world: World, name: str, weights: Mapping[str, int]) -> None:
+    def done(found: Object | None) -> bool:
+        told = (found or {}).get("status", {}).get("variants", [])
+        return {v["name"]: v["effectiveWeight"] for v in told} == weights
+
+    await world.kube.wait("ModelDeployment", NAMESPACE, name, done, seconds=_CHANGE_SECONDS)
+
+
+async def _enough(world: World, load: Load) -> None:
+    """Go on until at least 10,000 requests were due and the change is 5 s old."""
+    least = world.some(10_000, 500) / _RATE
+    await asyncio.sleep(max(least + 1 - (time.perf_counter() - load.began), 5))
+
+
+def _result(world: World, row: str, what: str, load: Load, data: Mapping[str, Any]) -> Result:
+    run, few = load.run, data.get("fewest_ready_pods")
+    measured = f"{len(run.failed)} failed of {len(run.outcomes):,} (p50 {run.milliseconds(50):.0f} ms, "
+    measured += f"p99 {run.milliseconds(99):.0f} ms)"
+    if few is not None:
+        measured += f"; never fewer than {few} ready pods, {data['needed']} needed"
+    enough = len(run.outcomes) >= world.some(10_000, 500)
+    return Result(
+        row=row,
+        what=what + ", a model that waits 50 ms at concurrency 2",
+        goal="0 failed of >= 10,000" + ("; never fewer ready pods than needed" if few is not None else ""),
+        measured=measured,
+        kept=enough and not run.failed and (few is None or few >= data["needed"]),
+        data={"marks_s": load.marks, "why": dict(run.why()), "variants": dict(run.variants()), **data},
+        quick=world.quick,
+    )
