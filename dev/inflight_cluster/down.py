@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from inflight_cluster import cgroups, mounts, network, processes, sysctls
+from inflight_cluster import cgroups, health, mounts, network, processes, sysctls
 from inflight_cluster.console import Console
 from inflight_cluster.errors import ClusterError
 from inflight_cluster.layout import Layout
@@ -20,8 +20,12 @@ from inflight_cluster.up import exclusively, refuse_inside
 _FIRST = ("kubelet", "containerd")  # they would bring back what is ended after them
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _CONTAINER_LOGS = Path("/var/log/containers")
-# Directories that kubelet and the CNI library make outside of the state directory: gone with us when empty.
-_SHARED = (_CNI_RESULTS, _CNI_RESULTS.parent, _CONTAINER_LOGS, Path("/run/containerd/s"), Path("/run/containerd"))
+_DEVICE_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
+_PLUGINS = Path("/usr/libexec/kubernetes/kubelet-plugins/volume/exec")
+_SHIM_SOCKETS = Path("/run/containerd/s")
+# Directories that kubelet, containerd and the CNI library make outside of the state directory whatever we
+# configure, with how many of their parents they make too: gone with us when empty.
+_OUTSIDE = ((_CNI_RESULTS, 1), (_CONTAINER_LOGS, 0), (_SHIM_SOCKETS, 1), (_DEVICE_SOCKET.parent, 1), (_PLUGINS, 3))
 
 
 def down(settings: Settings, console: Console) -> None:
@@ -81,9 +85,16 @@ def _remove_files(where: Layout) -> None:
     shutil.rmtree(where.state, ignore_errors=True)
     if where.state.exists():
         shutil.rmtree(where.state)
-    for directory in _SHARED:
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+    if not _answers(_DEVICE_SOCKET):
+        _DEVICE_SOCKET.unlink(missing_ok=True)
+    for directory, parents in _OUTSIDE:
+        for path in (directory, *directory.parents[:parents]):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _answers(unix_socket: Path) -> bool:
+    return not health.problem(f"unix:{unix_socket}")
 
 
 def _require_none(what: str, paths: list[Path]) -> None:

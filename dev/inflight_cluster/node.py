@@ -21,7 +21,8 @@ def containerd(where: Layout) -> str:
 root = "{where.state / "containerd"}"
 state = "{where.containerd_state}"
 disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp"]
 [grpc]
 address = "{where.containerd_socket}"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -103,7 +104,7 @@ def kube_proxy(where: Layout) -> str:
 
 def coredns(where: Layout) -> str:
     """Answers for the cluster's domain only: nothing outside can be reached from inside."""
-    return f"""{layout.CLUSTER_DOMAIN} in-addr.arpa ip6.arpa . {{
+    return f"""{layout.CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
     bind {layout.NODE_ADDRESS}
     errors
     ready 127.0.0.1:8181
@@ -112,7 +113,10 @@ def coredns(where: Layout) -> str:
         ttl 5
     }}
     cache 5
-    template ANY ANY . {{
+}}
+. {{
+    bind {layout.NODE_ADDRESS}
+    template ANY ANY {{
         rcode NXDOMAIN
     }}
 }}

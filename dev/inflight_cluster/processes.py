@@ -80,12 +80,13 @@ def kill(targets: Iterable[int], seconds: float = 10.0) -> list[int]:
 
 
 def alive(pid: int, proc: Path = _PROC) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether the process exists and is no zombie. A dead first thread says nothing while others still end."""
     try:
         status = (proc / str(pid) / "stat").read_text()
+        threads = len(list((proc / str(pid) / "task").iterdir()))
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+    return threads > 1 or status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def parse_environment(raw: bytes) -> Mapping[str, str]:

@@ -48,9 +48,12 @@ def up(settings: Settings, options: Options, console: Console) -> None:
         _start(where, plan[:2], console)
         load(where, [pause_archive], console)
         _start(where, plan[2:3], console)
+        kubectl = [str(programs["kubectl"]), "--kubeconfig", str(where.kubeconfig)]
+        with console.step("access for DNS"):
+            _apply(kubectl, node.dns_access())
         _start(where, plan[3:], console)
-        with console.step("node Ready, DNS access, default service account"):
-            _settle(where, programs["kubectl"])
+        with console.step("node Ready, default service account"):
+            _settle(kubectl)
 
 
 def prepare(settings: Settings, console: Console) -> dict[str, Path]:
@@ -153,15 +156,18 @@ def _write_files(component: Component) -> bool:
     return changed
 
 
-def _settle(where: Layout, kubectl: Path) -> None:
-    command = [str(kubectl), "--kubeconfig", str(where.kubeconfig)]
-    subprocess.run([*command, "apply", "-f", "-"], input=node.dns_access(), text=True, check=True, capture_output=True)
+def _apply(kubectl: list[str], manifest: str) -> None:
+    command = [*kubectl, "apply", "-f", "-"]
+    done = subprocess.run(command, input=manifest, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"the API server refused our own manifest: {done.stderr.strip()}")
+
+
+def _settle(kubectl: list[str]) -> None:
     deadline = time.monotonic() + _NODE_SECONDS
-    while why := _not_ready(command):
+    while why := _not_ready(kubectl):
         if time.monotonic() > deadline:
-            raise ClusterError(
-                f"the node is not Ready after {_NODE_SECONDS:.0f} s: {why}; see 'dev/cluster logs kubelet'"
-            )
+            raise ClusterError(f"the node is not Ready: {why}; see 'dev/cluster logs kubelet'")
         time.sleep(0.1)
 
 
