@@ -16,7 +16,7 @@ from inflight_demo import ready
 from inflight_demo.console import Console
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.kube import Object
-from inflight_probe.load import Run, open_loop
+from inflight_probe.load import Run, steady
 from inflight_probe.scaling import OWNER, VARIANT
 
 from benchmarks.control.result import Result
@@ -34,7 +34,7 @@ _MOST_WARM_UP = 180
 
 @dataclass
 class Load:
-    """The requests in the background. `run` is set when it has ended; `mark` names moments of it."""
+    """The requests in the background. `run` is complete when the load has ended; `mark` names moments of it."""
 
     began: float
     run: Run = field(default_factory=Run)
@@ -109,16 +109,12 @@ async def _warm_up(world: World, name: str) -> None:
 @asynccontextmanager
 async def _load(world: World, name: str) -> AsyncIterator[Load]:
     """200 requests/s for as long as the block runs; all answers are in when it ends."""
-    stop, load = asyncio.Event(), Load(time.perf_counter())
+    load = Load(time.perf_counter())
     body = [request_body("x", [[1.0]])]
     async with session(timeout_seconds=30) as http:
         send = sender(http, through(world.router, NAMESPACE, name), body, lambda _n, answer: output(answer))
-        running = asyncio.create_task(open_loop(send, rate=_RATE, stop=stop))
-        try:
+        async with steady(send, rate=_RATE) as load.run:
             yield load
-        finally:
-            stop.set()
-            load.run = await running
 
 
 @asynccontextmanager

@@ -46,13 +46,13 @@ retries, timed from when each request was due. Failed means anything but a 200 w
 def document(results: Mapping[str, Result]) -> str:
     """The whole file."""
     lines = ["| what | goal | measured | verdict | measure again |", "|---|---|---|---|---|"]
-    lines += [_line(row, what, results.get(row)) for row, what in ROWS.items()]
+    lines += [_line(what, results.get(row)) for row, what in ROWS.items()]
     machines = sorted({f"{r.machine}, {r.when}" for r in results.values()})
     where = "\n".join(f"- {machine}" for machine in machines)
     return f"{_HEAD}{chr(10).join(lines)}\n\nMeasured on:\n{where}\n{_TAIL}"
 
 
-def _line(row: str, what: str, result: Result | None) -> str:
+def _line(what: str, result: Result | None) -> str:
     if result is None:
         return f"| {what} | | not measured yet | | |"
     verdict = "kept" if result.kept else "**missed**"

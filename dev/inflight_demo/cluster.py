@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from inflight_cluster import network
-from inflight_cluster.layout import Layout
 from inflight_cluster.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +37,9 @@ def enter() -> None:
     With kind there is no such namespace to enter. ClusterError when the cluster is not up.
     """
     settings = load()
-    os.environ["KUBECONFIG"] = str(settings.kubeconfig)
+    os.environ["KUBECONFIG"] = str(settings.layout.kubeconfig)
     if settings.backend == "local":
-        network.enter(Layout(settings.name, settings.state).netns)
+        network.enter(settings.layout.netns)
 
 
 def images() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +111,19 @@ async def open_loop(send: Send, *, rate: float, count: int | None = None, stop: 
     run.outcomes.sort(key=lambda o: o.number)
     run.elapsed = time.perf_counter() - start
     return run
+
+
+@asynccontextmanager
+async def steady(send: Send, *, rate: float) -> AsyncIterator[Run]:
+    """An open loop for as long as the block runs; the run is complete, every answer in, after the block."""
+    stop, run = asyncio.Event(), Run()
+    running = asyncio.create_task(open_loop(send, rate=rate, stop=stop))
+    try:
+        yield run
+    finally:
+        stop.set()
+        done = await running
+        run.outcomes, run.elapsed = done.outcomes, done.elapsed
 
 
 def _collect(outcomes: list[Outcome], pending: set[asyncio.Task[Outcome]]) -> set[asyncio.Task[Outcome]]:

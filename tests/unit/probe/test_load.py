@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from inflight_probe.infer import Target, output, request_body, sender, session
-from inflight_probe.load import Outcome, Reply, Run, closed_loop, open_loop, window
+from inflight_probe.load import Outcome, Reply, Run, closed_loop, open_loop, steady, window
 
 ONE = [request_body("x", [[1.0]])]
 
@@ -70,9 +70,7 @@ def replying(response):
     [
         pytest.param(replying(answer), 200, "", id="a right answer"),
         pytest.param(replying(lambda: answer(2.0)), 200, "wrong body: 2.0 is not 1", id="a wrong number"),
-        pytest.param(
-            replying(lambda: answer(variant="")), 200, "no x-inflight-variant header", id="nobody says who"
-        ),
+        pytest.param(replying(lambda: answer(variant="")), 200, "no x-inflight-variant header", id="nobody says who"),
         pytest.param(replying(lambda: web.Response(text="{}")), 200, "no x-inflight", id="a stranger's 200"),
         pytest.param(replying(lambda: answer(status=429)), 429, "queue_full", id="a refusal keeps its code"),
         pytest.param(replying(lambda: web.Response(status=503, text="gone")), 503, "gone", id="plain text"),
@@ -127,9 +125,7 @@ async def test_a_stall_is_seen_by_every_request_that_was_due_in_it():
 
     done = await open_loop(stalled, rate=100, count=10)
     late = [o for o in done.outcomes if o.seconds > 0.1]
-    assert len(late) >= 9, (
-        "requests due during the stall count from when they were due, not when they were sent"
-    )
+    assert len(late) >= 9, "requests due during the stall count from when they were due, not when they were sent"
 
 
 def _block(seconds: float) -> None:
@@ -182,3 +178,22 @@ def test_variants_are_counted_over_right_answers_only():
 def test_a_request_body_is_a_v2_tensor():
     body = json.loads(request_body("images", [[1, 2], [3, 4]]))
     assert body == {"inputs": [{"name": "images", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}]}
+
+
+async def test_a_steady_load_ends_with_its_block_and_waits_for_every_answer():
+    async def slow(_request):
+        await asyncio.sleep(0.1)
+        return answer()
+
+    async with serving(slow) as url, session() as http:
+        async with steady(sender(http, Target(url, "m"), ONE, expect_one), rate=100) as done:
+            await asyncio.sleep(0.2)
+        assert 15 <= len(done.ok) <= 25
+        assert done.failed == []
+        await asyncio.sleep(0.05)
+        assert len(done.ok) <= 25, "nothing is sent after the block"
+
+
+async def test_a_refused_client_waits_before_it_comes_back():
+    done = await run(replying(lambda: answer(status=429)), clients=2, seconds=0.3, pause=0.1)
+    assert 4 <= len(done.refused) <= 8
