@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
+from .load import Load
 from .session import Session
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Plane(Protocol):
     """What the streams need of the control plane."""
 
     opened: asyncio.Event
+    load: Load
 
     def connected(self, node: str, envoy: str) -> Stream: ...
     def received(self, stream: Stream, request: Request) -> None: ...

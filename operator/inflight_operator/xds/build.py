@@ -32,7 +32,7 @@ from .wire import (
     Resource,
     ads,
     digest,
-    field,
+    head,
     milliseconds,
     packed,
     resource,
@@ -270,23 +270,23 @@ def _route(
     return route_components_pb2.Route(match=match, route=action)
 
 
-def route_configuration(name: str, by_key: Mapping[Key, Routes]) -> Resource:
-    """All given ModelDeployments' routes as one RouteConfiguration."""
+def route_configuration(name: str, version: str, by_key: Mapping[Key, Routes]) -> Resource:
+    """All given ModelDeployments' routes as one RouteConfiguration; `version` is their `routes_version`."""
     ordered = [by_key[key] for key in sorted(by_key)]
-    catch_all = _CATCH_ALL + b"".join(r.paths for r in ordered)
-    body = b"".join(
-        (
-            _route_configuration_head(name),
-            *(r.host for r in ordered),
-            field(route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, catch_all),
-        )
-    )
-    return wrapped(ROUTES, name, routes_version(by_key), body)
+    catch_all = [_CATCH_ALL, *(r.paths for r in ordered)]
+    field = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
+    body = [
+        _route_configuration_head(name),
+        *(r.host for r in ordered),
+        head(field, sum(map(len, catch_all))),
+        *catch_all,
+    ]
+    return wrapped(ROUTES, name, version, body)
 
 
 def routes_version(by_key: Mapping[Key, Routes]) -> str:
     """The version of a route configuration: from its parts' versions, which is cheaper than from its bytes."""
-    return digest(_HEAD_DIGEST, *(by_key[key].version.encode() for key in sorted(by_key)))
+    return digest(_HEAD_DIGEST, "".join([by_key[key].version for key in sorted(by_key)]).encode())
 
 
 def _route_configuration_head(name: str) -> bytes:

@@ -7,7 +7,6 @@ within one turn of the loop goes out together. Knows no Kubernetes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,10 +19,11 @@ from .build import Key, Pieces
 from .listener import listeners
 from .load import Load
 from .model import Programmed, RouteSpec
+from .server import Server, TlsFiles, serve
 from .session import Session
 from .world import Change, Verdicts, World
 
-log = logging.getLogger(__name__)
+__all__ = ["ControlPlane", "Server", "TlsFiles", "serve"]
 
 
 class ControlPlane:

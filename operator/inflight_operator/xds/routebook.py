@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from .build import MAIN, TRIAL, Key, Routes, route_configuration, routes_version
+from .build import MAIN, TRIAL, Key, Routes, routes_version
 from .subscription import Request, halves
 from .wire import Resource
-from .world import Verdicts
+from .world import Verdicts, World
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,14 @@ class Flight:
 class RouteBook:
     """State of the two route configurations on one stream."""
 
-    def __init__(self, wanted: Mapping[Key, Routes], verdicts: Verdicts) -> None:
+    def __init__(self, world: World, verdicts: Verdicts) -> None:
         self.accepted: Mapping[Key, Routes] | None = None
-        self._wanted = wanted
+        self._world = world
+        self._wanted: Mapping[Key, Routes] = world.routes
         self._verdicts = verdicts
         self._subscribed: set[str] = set()
         self._flights: dict[str, Flight] = {}
-        self._unmerged: set[Key] = set(wanted)
+        self._unmerged: set[Key] = set(world.routes)
         self._main: dict[Key, Routes] = {}
         self._main_changed = True
         self._main_version: str | None = None
@@ -85,7 +86,7 @@ class RouteBook:
         self._merge(ready)
         undecided = {key for key in self._unmerged if not hopeless(key)}
         return [
-            (route_configuration(flight.name, flight.routes), flight)
+            (self._world.joined(flight.name, flight.version, flight.routes), flight)
             for flight in (self._trial(undecided), self._merged(undecided))
             if flight
         ]

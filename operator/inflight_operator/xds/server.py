@@ -8,9 +8,8 @@ from pathlib import Path
 
 import grpc
 
-from .ads import AggregatedDiscovery
+from .ads import AggregatedDiscovery, Plane
 from .lrs import LoadReporting
-from .plane import ControlPlane
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Server:
         await self._server.stop(grace=None)
 
 
-async def serve(plane: ControlPlane, port: int, tls: TlsFiles | None, host: str = "[::]") -> Server:
+async def serve(plane: Plane, port: int, tls: TlsFiles | None, host: str = "[::]") -> Server:
     """Listen; without `tls` in plain text, which only tests want. Raises OSError when the port is taken."""
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((AggregatedDiscovery(plane).handler(), LoadReporting(plane.load).handler()))

@@ -38,7 +38,7 @@ class Session:
         }
         self._nonces: dict[str, str] = {}
         self._next_nonce = count(1)
-        self._book = RouteBook(world.routes, verdicts)
+        self._book = RouteBook(world, verdicts)
 
     def mark(self, change: Change) -> None:
         """The wish has changed."""

@@ -6,7 +6,7 @@ the other are one message with the repeated fields of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -68,7 +68,7 @@ def digest(*parts: bytes) -> str:
 
 def resource(type_url: str, name: str, message: Message) -> Resource:
     body = serialise(message)
-    return wrapped(type_url, name, digest(body), body)
+    return wrapped(type_url, name, digest(body), [body])
 
 
 def response(type_url: str, nonce: str, resources: Iterable[Resource], removed: Iterable[str] = ()) -> bytes:
@@ -77,15 +77,25 @@ def response(type_url: str, nonce: str, resources: Iterable[Resource], removed: 
     return b"".join((serialise(head), *(r.wire for r in resources)))
 
 
-def wrapped(type_url: str, name: str, version: str, body: bytes) -> Resource:
-    message = discovery_pb2.Resource(name=name, version=version, resource=Any(type_url=type_url, value=body))
-    return Resource(name, version, serialise(discovery_pb2.DeltaDiscoveryResponse(resources=[message])))
+def wrapped(type_url: str, name: str, version: str, body: Sequence[bytes]) -> Resource:
+    """A resource from the parts of its serialised message, which are copied once."""
+    size = sum(map(len, body))
+    value = field(1, type_url.encode()) + head(2, size)  # google.protobuf.Any
+    message = field(3, name.encode()) + field(1, version.encode()) + head(2, len(value) + size)  # Resource
+    outer = head(2, len(message) + len(value) + size)  # DeltaDiscoveryResponse
+    return Resource(name, version, b"".join((outer, message, value, *body)))
 
 
 def field(number: int, payload: bytes) -> bytes:
     """A length-delimited protobuf field."""
-    head, size = bytearray([number << 3 | 2]), len(payload)
+    return head(number, len(payload)) + payload
+
+
+def head(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a length-delimited protobuf field."""
+    varint = bytearray([number << 3 | 2])
     while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
+        varint.append(size & 0x7F | 0x80)
         size >>= 7
-    return bytes([*head, size]) + payload
+    varint.append(size)
+    return bytes(varint)

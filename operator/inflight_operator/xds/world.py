@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .build import Key, Pieces, Routes
+from .build import Key, Pieces, Routes, route_configuration
 from .wire import CLUSTER, ENDPOINTS, LISTENER, Resource
 
 
@@ -34,10 +34,18 @@ class World:
             LISTENER: {resource.name: resource for resource in listeners},
         }
         self.routes: dict[Key, Routes] = {}
+        self._joined: dict[str, Resource] = {}
         self._pieces: dict[Key, Pieces] = {}
 
     def pieces(self, key: Key) -> Pieces | None:
         return self._pieces.get(key)
+
+    def joined(self, name: str, version: str, routes: Mapping[Key, Routes]) -> Resource:
+        """A route configuration; the last one is kept, since all routers mostly need the same."""
+        last = self._joined.get(name)
+        if last is None or last.version != version:
+            last = self._joined[name] = route_configuration(name, version, routes)
+        return last
 
     def set(self, key: Key, pieces: Pieces) -> Change:
         """Wish for these pieces instead of the key's earlier ones."""
