@@ -18,6 +18,7 @@ from inflight_cluster.settings import Settings
 from inflight_cluster.up import load, up
 
 _PASSED_ON = ("kubectl", "exec")
+_ON_OFF = argparse.BooleanOptionalAction
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     start = verbs.add_parser("up", help="start the cluster, or what is missing of it")
-    start.add_argument("--audit", action="store_true", help="log every write to logs/audit.log of the state directory")
-    start.add_argument("--fsync", action="store_true", help="etcd waits for the disk (slower, nothing is lost)")
+    start.add_argument("--audit", action=_ON_OFF, help="log every write to logs/audit.log of the state directory")
+    start.add_argument("--fsync", action=_ON_OFF, help="etcd waits for the disk (slower, nothing is lost)")
     verbs.add_parser("down", help="stop it and leave nothing behind")
     verbs.add_parser("status", help="which component runs and whether it is healthy")
     verbs.add_parser("doctor", help="whether this machine can run it")
@@ -112,7 +113,7 @@ def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:
         bind = f'mount --bind {where.resolv_conf} /etc/resolv.conf && exec "$@"'
         command = ["unshare", "--mount", "sh", "-c", bind, "exec", *rest]
     sys.stdout.flush()
-    os.execvp(command[0], command)
+    os.execvp(command[0], command)  # noqa: S606
 
 
 def _require_root(verb: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from inflight_cluster import layout, node
@@ -35,11 +35,16 @@ class Component:
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose at `up`."""
+    """What a person may choose at `up`. None: as it was, or Kubernetes' (and our) default at first."""
 
-    audit: bool = False
-    fsync: bool = False
-    hpa_sync: str = ""
+    audit: bool | None = None
+    fsync: bool | None = None
+    hpa_sync: str | None = None
+
+    def over(self, earlier: Options) -> Options:
+        """These choices, and the earlier ones where nothing is chosen now."""
+        merged = {f.name: getattr(earlier if getattr(self, f.name) is None else self, f.name) for f in fields(self)}
+        return Options(**merged)
 
 
 def plan(where: Layout, programs: Mapping[str, Path], options: Options) -> list[Component]:
@@ -49,7 +54,7 @@ def plan(where: Layout, programs: Mapping[str, Path], options: Options) -> list[
 
 def base(where: Layout, programs: Mapping[str, Path], options: Options) -> list[Component]:
     """What needs nobody: etcd and containerd."""
-    etcd = Etcd(programs["etcd"], where.state / "etcd", _ETCD, "http://127.0.0.1:2380", fsync=options.fsync)
+    etcd = Etcd(programs["etcd"], where.state / "etcd", _ETCD, "http://127.0.0.1:2380", fsync=bool(options.fsync))
     file = where.config / "containerd.toml"
     return [
         Component("etcd", tuple(etcd.arguments()), f"{_ETCD}/health"),
@@ -80,7 +85,7 @@ def control(where: Layout, programs: Mapping[str, Path], options: Options) -> li
         kubeconfig=where.kubeconfig_of("kube-controller-manager"),
         address="127.0.0.1",
         port=10257,
-        hpa_sync=options.hpa_sync,
+        hpa_sync=options.hpa_sync or "",
     )
     config = where.kubeconfig_of("kube-scheduler")
     scheduler = (

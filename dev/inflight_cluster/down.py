@@ -74,23 +74,29 @@ def _ours(where: Layout) -> set[int]:
 
 
 def _remove_files(where: Layout) -> None:
+    _require_none("not removing files below a mount", mounts.below(where.state))
+    _remove_outside(where)
+    shutil.rmtree(where.state, ignore_errors=True)
+    if where.state.exists():
+        shutil.rmtree(where.state)
+    for directory, parents in _OUTSIDE:
+        for path in (directory, *directory.parents[:parents]):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _remove_outside(where: Layout) -> None:
     for address in where.containerd_state.glob("io.containerd.runtime.v2.task/*/*/address"):
         Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)  # a killed shim's socket
     for link in _CONTAINER_LOGS.glob("*.log"):
         if link.is_symlink() and link.readlink().is_relative_to(where.state):
             link.unlink()
-    for result in _CNI_RESULTS.glob(f"{where.name}-*"):
-        result.unlink()
-    _require_none("not removing files below a mount", mounts.below(where.state))
-    shutil.rmtree(where.state, ignore_errors=True)
-    if where.state.exists():
-        shutil.rmtree(where.state)
+    sandboxes = {path.name for path in where.containerd_state.glob("io.containerd.runtime.v2.task/*/*")}
+    for result in _CNI_RESULTS.glob("*-*-*"):  # NETWORK-SANDBOX-INTERFACE, of every user of CNI
+        if result.name.startswith(f"{where.name}-") or result.name.split("-")[-2] in sandboxes:
+            result.unlink()
     if not _answers(_DEVICE_SOCKET):
         _DEVICE_SOCKET.unlink(missing_ok=True)
-    for directory, parents in _OUTSIDE:
-        for path in (directory, *directory.parents[:parents]):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 def _answers(unix_socket: Path) -> bool:

@@ -1,8 +1,8 @@
-"""Where one cluster keeps its things. The only reader of os.environ in this package.
+"""A real Kubernetes cluster on this machine: settings from the environment, read here and nowhere else.
 
 INFLIGHT_CLUSTER_NAME   runs another instance beside the first (a short DNS label; default "local")
 INFLIGHT_CACHE          built binaries, base image, wheels (default ~/.cache/inflight)
-INFLIGHT_HPA_SYNC       the HPA controller's period, e.g. "5s" (default: Kubernetes' own, 15 s)
+INFLIGHT_HPA_SYNC       the HPA controller's period from this `up` on, e.g. "5s" (Kubernetes' default: 15s)
 CLUSTER                 "kind" uses kind and Docker instead of running the components on this machine
 """
 
@@ -31,7 +31,7 @@ class Settings:
     cache: Path
     state: Path
     backend: Literal["local", "kind"] = "local"
-    hpa_sync: str = ""
+    hpa_sync: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -54,7 +54,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         cache=cache_directory(environ),
         state=Path("/var/lib/inflight") / name,
         backend="kind" if backend == "kind" else "local",
-        hpa_sync=hpa_sync,
+        hpa_sync=hpa_sync or None,
     )
 
 

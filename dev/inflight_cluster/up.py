@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import subprocess
@@ -44,7 +45,7 @@ def up(settings: Settings, options: Options, console: Console) -> None:
             pause_archive = pause.archive(settings.cache)
         with console.step("network namespace, certificates, cgroup"):
             _make_places(where)
-        plan = components.plan(where, programs, options)
+        plan = components.plan(where, programs, _remembered(where, options))
         _start(where, plan[:2], console)
         load(where, [pause_archive], console)
         _start(where, plan[2:3], console)
@@ -54,6 +55,15 @@ def up(settings: Settings, options: Options, console: Console) -> None:
         _start(where, plan[3:], console)
         with console.step("node Ready, default service account"):
             _settle(kubectl)
+
+
+def _remembered(where: Layout, options: Options) -> Options:
+    """A repeated `up` without flags changes nothing: choices hold until others are made."""
+    file = where.state / "options.json"
+    earlier = Options(**json.loads(file.read_text())) if file.exists() else Options()
+    merged = options.over(earlier)
+    file.write_text(json.dumps(dataclasses.asdict(merged)))
+    return merged
 
 
 def prepare(settings: Settings, console: Console) -> dict[str, Path]:
