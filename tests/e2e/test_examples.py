@@ -1,0 +1,80 @@
+"""Every example manifest becomes Ready and answers, as it is written."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from inflight_demo import ready
+from inflight_demo.cluster import CLUSTER
+from inflight_probe.infer import output, request_body, sender, session, through
+from inflight_probe.load import closed_loop
+from inflight_probe.scaling import OWNER
+
+IMAGES = ("digits", "sklearn", "image")
+"""Examples that read handwritten digits; the others answer whatever they are asked."""
+NUMBERS = ("waiting", "calculate")
+
+
+def test_every_example_is_a_case():
+    assert {file.stem for file in ready.EXAMPLES.glob("*.yaml")} == {*IMAGES, *NUMBERS}
+
+
+async def serve_example(stage, example):
+    stored = await ready.apply_example(stage.kube, example, stage.namespace)
+    name = stored["metadata"]["name"]
+    await stage.ready(name, seconds=120)
+    return name
+
+
+@pytest.mark.parametrize("example", IMAGES)
+async def test_an_example_reads_digits_it_never_saw(stage, installed, example):
+    name = await serve_example(stage, example)
+    digits = installed.digits
+    bodies = [request_body("images", [image]) for image in digits.images]
+    async with session(4) as http:
+        send = sender(http, through(stage.router, stage.namespace, name), bodies, lambda _n, a: int(output(a)))
+        run = await closed_loop(send, clients=4, count=len(bodies))
+    assert run.why() == {}
+    right = sum(o.reply.answer == digits.labels[o.number] for o in run.ok)
+    assert right / len(bodies) > 0.95
+
+
+@pytest.mark.parametrize("example", NUMBERS)
+async def test_an_example_answers(stage, example):
+    name = await serve_example(stage, example)
+    async with stage.sending(name) as send:
+        run = await closed_loop(send, clients=1, count=3)
+    assert run.why() == {}
+
+
+async def test_a_model_is_reached_by_host_by_path_and_by_its_service(stage, installed):
+    name = await serve_example(stage, "digits")
+    body = request_body("images", installed.digits.images[:1])
+    infer = f"/v2/models/{name}/infer"
+    host = f"{name}.{stage.namespace}"
+    async with aiohttp.ClientSession(stage.router) as http:
+        for path, headers in (
+            (f"/{stage.namespace}/{name}{infer}", {}),
+            (infer, {"host": host}),
+            (infer, {"host": f"{host}.svc"}),
+            (infer, {"host": f"{host}.svc.cluster.local"}),
+        ):
+            async with http.post(path, data=body, headers=headers) as answer:
+                assert answer.status == 200, (path, headers, await answer.text())
+                assert int(output(await answer.json())) == installed.digits.labels[0]
+    assert await from_a_pod(stage, name, f"http://{host}.svc{infer}", body.decode()) == installed.digits.labels[0]
+
+
+async def from_a_pod(stage, name: str, url: str, body: str) -> int:
+    """Ask from within the cluster, by the Service's DNS name, with what a model server's image has anyway."""
+    pod = (await stage.kube.list_all("Pod", stage.namespace, f"{OWNER}={name}"))[0]["metadata"]["name"]
+    code = (
+        "import sys, urllib.request as r; q = r.Request(sys.argv[1], sys.argv[2].encode(), "
+        "{'content-type': 'application/json'}); print(r.urlopen(q, timeout=10).read().decode())"
+    )
+    command = [CLUSTER, "kubectl", "exec", "-n", stage.namespace, pod, "--", "python3", "-c", code, url, body]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return int(output(json.loads(out)))

@@ -1,0 +1,63 @@
+"""The HPA scales on requests in flight, and what the routers report is what the pods themselves count."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from inflight_probe.infer import output, sender, session, through
+from inflight_probe.load import closed_loop
+from inflight_probe.scaling import OWNER, metric, revision_of, scale
+from stage import ONE, variant
+
+CLIENTS = 4
+
+
+@pytest.fixture
+async def slow(stage):
+    """A model that takes 200 ms, with one replica that may hold all of the load."""
+    bounds = {"minReplicas": 1, "maxReplicas": 6, "targetInFlight": 1, "scaleDownStabilizationSeconds": 0}
+    await stage.serve("slow", variant("main", "e2e/slow/1/model.py"), autoscaling=bounds)
+    return await revision_of(stage.kube, stage.namespace, "slow")
+
+
+async def load(stage, seconds):
+    async with session() as http:
+        target = through(stage.router, stage.namespace, "slow")
+        send = sender(http, target, ONE, lambda _n, answer: output(answer))
+        return await closed_loop(send, clients=CLIENTS, seconds=seconds)
+
+
+async def gauges(stage) -> float:
+    """Requests in flight as the pods count them, running and waiting."""
+    total = 0.0
+    for pod in await stage.kube.list_all("Pod", stage.namespace, f"{OWNER}=slow"):
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"http://{pod['status']['podIP']}:9090/metrics") as answer,
+        ):
+            lines = (await answer.text()).splitlines()
+        counted = [line for line in lines if line.startswith("inflight_server_requests_in_flight")]
+        assert counted, "the pod has no gauge of its requests in flight"
+        total += sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+    return total
+
+
+async def test_load_makes_replicas_and_its_end_takes_them_away(stage, slow):
+    running = asyncio.create_task(load(stage, 60))
+    told, counted = [], []
+
+    async def scaled():
+        told.append(await metric(stage.kube, stage.namespace, slow))
+        counted.append(await gauges(stage))
+        return (await scale(stage.kube, stage.namespace, slow)).ready >= CLIENTS
+
+    await stage.kube.wait_until(scaled, f"{CLIENTS} replicas", seconds=55, every=1)
+    run = await running
+    assert run.why() == {}
+    assert told[-1] == pytest.approx(CLIENTS, rel=0.1), "what the HPA is told"
+    assert sorted(counted)[len(counted) // 2] == pytest.approx(CLIENTS, abs=1), "what the pods count"
+
+    async def alone():
+        return (await scale(stage.kube, stage.namespace, slow)).desired == 1
+
+    await stage.kube.wait_until(alone, "one replica again", seconds=120, every=1)

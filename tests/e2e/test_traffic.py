@@ -1,0 +1,81 @@
+"""What clients see of weights, variants and rollouts."""
+
+import asyncio
+
+import aiohttp
+from inflight_probe.infer import session
+from inflight_probe.load import closed_loop
+from inflight_probe.stats import shares
+from stage import variant
+
+
+async def test_traffic_is_split_by_the_weights_and_says_who_answered(stage):
+    both = [variant("stable", "e2e/echo/1/model.py", 80), variant("candidate", "e2e/echo/2/model.py", 20)]
+    stored = await stage.serve("split", *both)
+    revisions = {v["name"]: v["revision"] for v in stored["status"]["variants"]}
+    async with stage.sending("split") as send:
+        run = await closed_loop(send, clients=4, count=2_000)
+    assert run.why() == {}
+    split = shares(run.variants(), {"stable": 80, "candidate": 20})
+    assert all(share.within() for share in split), split
+    assert {(o.reply.variant, o.reply.revision) for o in run.ok} == set(revisions.items())
+
+
+async def test_one_variant_can_be_asked_for(stage):
+    both = [variant("stable", "e2e/echo/1/model.py", 100), variant("candidate", "e2e/echo/2/model.py", 0)]
+    await stage.serve("direct", *both)
+    async with stage.sending("direct", "candidate") as send, stage.sending("direct") as split:
+        asked = await closed_loop(send, clients=2, count=50)
+        given = await closed_loop(split, clients=2, count=50)
+    assert asked.variants() == {"candidate": 50}
+    assert given.variants() == {"stable": 50}
+
+
+async def test_nothing_but_the_model_is_reached_through_the_router(stage):
+    await stage.serve("closed", variant("main", "e2e/echo/1/model.py"))
+    root = f"/{stage.namespace}/closed"
+    async with session() as http:
+        for path in (f"{root}/metrics", f"{root}/variants/main/metrics", "/metrics", "/stats", "/config_dump", "/"):
+            async with http.get(f"{stage.router}{path}") as answer:
+                assert answer.status == 404, path
+        async with http.get(f"{stage.router}{root}/v2/health/ready") as answer:
+            assert answer.status == 200
+
+
+async def test_a_new_model_takes_over_without_a_lost_request(stage):
+    """Seen failing when the old revision's pods were deleted as soon as the new ones were ready."""
+    before = await stage.serve("rolled", variant("main", "e2e/echo/1/model.py"))
+    async with stage.load("rolled", rate=50) as run:
+        await asyncio.sleep(2)
+        await stage.serve("rolled", variant("main", "e2e/echo/2/model.py"))
+        await asyncio.sleep(10)
+    after = await stage.get("ModelDeployment", "rolled")
+    assert run.why() == {}
+    old, new = (md["status"]["variants"][0]["revision"] for md in (before, after))
+    assert old != new
+    seen = [o.reply.revision for o in run.ok]
+    assert set(seen) == {old, new}
+    assert seen[-1] == new
+
+
+async def test_weights_move_without_a_lost_request(stage):
+    def split(stable):
+        return [
+            variant("stable", "e2e/echo/1/model.py", stable),
+            variant("candidate", "e2e/echo/2/model.py", 100 - stable),
+        ]
+
+    await stage.serve("moved", *split(95))
+    async with stage.load("moved", rate=50) as run:
+        for stable in (5, 95, 0, 100):
+            await stage.serve("moved", *split(stable))
+            await asyncio.sleep(2)
+    assert run.why() == {}
+
+
+async def test_a_name_that_nobody_has_is_not_found(stage):
+    async with aiohttp.ClientSession(stage.router) as http:
+        async with http.get("/", headers={"host": f"nobody.{stage.namespace}"}) as answer:
+            assert answer.status == 404
+        async with http.get(f"/{stage.namespace}/nobody/v2") as answer:
+            assert answer.status == 404
