@@ -146,7 +146,9 @@ class Kube:
     async def patch(self, kind: str, namespace: str, name: str, patch: Object | list[Any]) -> Object:
         """A merge patch (a dict) or a JSON patch (a list); the stored object."""
         content = "application/json-patch+json" if isinstance(patch, list) else "application/merge-patch+json"
-        done: Object = await self.request("PATCH", path(kind, namespace, name), patch, content)
+        done: Object = await self.request(
+            "PATCH", path(kind, namespace, name), patch, content, fieldManager="inflight-demo"
+        )
         return done
 
     async def delete(self, kind: str, namespace: str, name: str) -> bool:

@@ -1,0 +1,134 @@
+"""The judgements behind the numbers."""
+
+import asyncio
+import math
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from inflight_demo.loadstep import Phase, Sample, Trace
+from inflight_probe.load import Outcome, Reply, Run
+from inflight_probe.scaling import Scale
+
+from benchmarks.control import refusal, step
+from benchmarks.control.arrivals import Arrivals, watching
+from benchmarks.control.routers import _weights
+from benchmarks.control.routing import _ready_addresses
+
+PHASES = [Phase(0, 30, 1), Phase(30, 120, 8), Phase(120, 240, 1)]
+
+
+def sample(at, metric, desired=1):
+    in_flight = next(p.clients for p in PHASES if p.start <= at < p.end)
+    return Sample(at, in_flight, Scale(metric, desired, desired, desired))
+
+
+@pytest.mark.parametrize(
+    ("samples", "error"),
+    [
+        pytest.param([sample(20, 1.0), sample(60, 8.0)], 0, id="true"),
+        pytest.param([sample(60, 8.4)], 5, id="a little high"),
+        pytest.param([sample(31, 1.0), sample(60, 8.0)], 0, id="a phase younger than 10 s is not judged"),
+        pytest.param([sample(130, 4.0)], 300, id="high after the load went"),
+        pytest.param([sample(60, math.nan)], 100, id="no reading is no metric"),
+    ],
+)
+def test_the_metric_is_judged_when_a_phase_is_ten_seconds_old(samples, error):
+    assert step.worst_error(samples, PHASES) == pytest.approx(error)
+
+
+def test_a_load_step_is_kept_only_with_everything_in_time():
+    good = [sample(25, 1.0), sample(45, 8.0, 8), sample(135, 1.0, 8), sample(185, 1.0, 1)]
+    trace = Trace([Outcome(0, 0, 0.1, Reply(200))], good)
+    assert step._result(trace, PHASES, quick=False).kept
+    late = [s if s.at != 45 else sample(80, 8.0, 8) for s in good]
+    early = [*good[:2], sample(130, 1.0, 1), *good[3:]]
+    over = [*good[:2], sample(100, 8.0, 10), *good[2:]]
+    for bad in (late, early, over):
+        assert not step._result(Trace(trace.outcomes, bad), PHASES, quick=False).kept
+    lost = Trace([Outcome(0, 0, 0.1, Reply(0, "gone"))], good)
+    assert not step._result(lost, PHASES, quick=False).kept
+
+
+def test_the_first_time_of_something_that_never_was_is_infinite():
+    assert step.first([sample(60, 8.0)], 30, lambda s: s.scale.desired == 8) == math.inf
+
+
+async def test_the_last_arrival_is_the_time_of_all():
+    arrivals = Arrivals()
+    asyncio.get_running_loop().call_later(0.05, arrivals.note, "late")
+    arrivals.note("soon")
+    arrivals.note("soon")
+    began = time.perf_counter()
+    last = await arrivals.all_of(["soon", "late"], seconds=1)
+    assert 0.04 < last - began < 0.5
+
+
+async def test_what_did_not_arrive_is_named():
+    with pytest.raises(TimeoutError, match="missing"):
+        await Arrivals().all_of(["missing"], seconds=0.01)
+
+
+class Watched:
+    @asynccontextmanager
+    async def watch(self, kind, _namespace):
+        async def events():
+            yield {"type": "ADDED", "object": {"kind": kind, "name": "a"}}
+            yield {"type": "DELETED", "object": {"kind": kind, "name": "b"}}
+
+        yield events()
+
+
+async def test_watches_note_what_is_there_and_not_what_goes():
+    async with watching(Watched(), "bench", {"Service": lambda o: [(o["kind"], o["name"])]}) as arrivals:
+        await arrivals.all_of([("Service", "a")], seconds=1)
+    assert ("Service", "b") not in arrivals
+
+
+@pytest.mark.parametrize(
+    ("route", "weights"),
+    [
+        pytest.param({"route": {"cluster": "demo/a"}}, {"demo/a": 100}, id="one backend"),
+        pytest.param(
+            {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 95}, {"name": "b", "weight": 5}]}}},
+            {"a": 95, "b": 5},
+            id="two backends",
+        ),
+        pytest.param({"direct_response": {"status": 503}}, {}, id="nobody"),
+    ],
+)
+def test_weights_are_read_from_envoys_own_words(route, weights):
+    assert _weights(route) == weights
+
+
+def test_only_ready_endpoints_on_the_http_port_count():
+    found = {
+        "ports": [{"name": "http", "port": 8080}, {"name": "metrics", "port": 9090}],
+        "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": True}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": False}},
+        ],
+    }
+    assert list(_ready_addresses(found)) == ["10.0.0.1:8080"]
+
+
+def test_the_chart_shows_every_request(tmp_path):
+    replies = [Reply(200), Reply(429, "queue_full"), Reply(0, "client timeout")]
+    run = Run([Outcome(n, n, 0.5, reply) for n, reply in enumerate(replies)], 3.0)
+    assert [refusal.kind(o) for o in run.outcomes] == ["answered", "refused", "timed out or lost"]
+    refusal.draw([run, run], tmp_path / "chart.svg")
+    drawn = (tmp_path / "chart.svg").read_text()
+    assert all(f"{word}: 1" in drawn for word in ("answered", "refused", "lost"))
+
+
+@pytest.mark.parametrize(
+    ("replies", "kept"),
+    [
+        pytest.param([Reply(200), Reply(429, "queue_full")], True, id="answers and refusals"),
+        pytest.param([Reply(200), Reply(504, "deadline")], False, id="a timeout"),
+        pytest.param([Reply(200), Reply(0, "client timeout")], False, id="no answer"),
+    ],
+)
+def test_overload_is_kept_when_nothing_times_out(replies, kept):
+    run = Run([Outcome(n, n, 0.5, reply) for n, reply in enumerate(replies)], 3.0)
+    assert refusal._result([run, run], 60, quick=False).kept is kept
