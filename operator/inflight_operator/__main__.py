@@ -30,7 +30,7 @@ def main() -> None:
 
 
 async def _run(known: settings.Settings) -> None:
-    operator = asyncio.create_task(Operator(known, await Kube.connect()).run(), name="operator")
+    operator = asyncio.create_task(Operator(known, await Kube.connect(known.kubeconfig)).run(), name="operator")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, operator.cancel)

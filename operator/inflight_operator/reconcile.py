@@ -99,7 +99,7 @@ class Reconciler:
         plans = [
             await self._revisions.ensure(run, variant, measured.get(variant.name)) for variant in run.spec.variants
         ]
-        live = {revision.name: revision for revision in run.seen.revisions.values() if revision.live} | needed(plans)
+        live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
         split = self._weights(run, plans)
         self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective))

@@ -97,7 +97,7 @@ class Operator:
                     "can't read the cluster yet; is the CRD installed, may the operator list?", error=str(error)
                 )
                 await asyncio.sleep(START_RETRY_SECONDS)
-        self._first = set(self._store.keys())
+        self._first = set(self._store.known())
         self._open_when_whole()
         for key in self._first:
             self._queue.add(key)
@@ -153,7 +153,7 @@ class Operator:
             except TransientError as error:
                 _log.warning("could not read the cluster anew; the watches go on", error=str(error))
                 continue
-            for key in self._store.keys():
+            for key in self._store.known():
                 self._queue.add(key)
 
     async def _tick(self) -> None:

@@ -33,6 +33,8 @@ class Settings:
     """Health and Prometheus metrics, plain HTTP."""
     tls_dir: Path | None
     """Directory with ca.crt, tls.crt and tls.key; None: plain xDS and no metrics API (tests only)."""
+    kubeconfig: Path | None = None
+    """How to reach the API server from outside a cluster; None: as the pod's service account."""
     workers: int = 4
     """ModelDeployments reconciled at a time."""
 
@@ -76,4 +78,5 @@ def read(environ: Mapping[str, str]) -> Settings:
         metrics_api_port=port("METRICS_API_PORT", 8443),
         metrics_port=port("METRICS_PORT", 9090),
         tls_dir=Path(tls) if tls else None,
+        kubeconfig=Path(environ["KUBECONFIG"]) if environ.get("KUBECONFIG") else None,
     )

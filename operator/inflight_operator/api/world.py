@@ -42,6 +42,11 @@ class Revision:
         return "Deployment" in self.objects
 
     @property
+    def present(self) -> bool:
+        """Something of it is left in the cluster beside its record."""
+        return bool(self.objects.keys() - {"ControllerRevision"})
+
+    @property
     def replicas(self) -> int:
         """Replicas asked for by whoever scales it."""
         return int(self.objects["Deployment"]["spec"].get("replicas", 1)) if self.live else 0

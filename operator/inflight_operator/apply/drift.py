@@ -23,7 +23,9 @@ def same(manifest: Object, live: Object | None) -> bool:
     if live is None:
         return False
     applied = (live["metadata"].get("annotations") or {}).get(names.APPLIED_HASH)
-    return applied == manifest["metadata"]["annotations"][names.APPLIED_HASH] and covers(live, manifest)
+    # The items of a list come without their kind and version.
+    wanted = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+    return bool(applied == manifest["metadata"]["annotations"][names.APPLIED_HASH]) and covers(live, wanted)
 
 
 def covers(live: Any, wanted: Any) -> bool:

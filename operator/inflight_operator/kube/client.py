@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -16,7 +17,6 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config.config_exception import ConfigException
 
 from inflight_operator.api import names
 from inflight_operator.api.world import Object
@@ -73,13 +73,13 @@ class Kube:
         self._client = client
 
     @classmethod
-    async def connect(cls) -> Kube:
-        """Connect as this pod's service account, or by KUBECONFIG outside a cluster."""
+    async def connect(cls, kubeconfig: Path | None = None) -> Kube:
+        """Connect by `kubeconfig`, or without one as this pod's service account (its token is renewed)."""
         configuration = Configuration()
-        try:
+        if kubeconfig is None:
             config.load_incluster_config(client_configuration=configuration)
-        except ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
         return cls(ApiClient(configuration))
 
     async def close(self) -> None:

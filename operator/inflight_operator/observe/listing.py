@@ -1,4 +1,4 @@
-"""Full lists into the store: at start, so that the first world is whole, and now and then, so that no lost event lasts."""
+"""Full lists into the store: at start, so that the first world is whole, and now and then, so that no loss lasts."""
 
 from __future__ import annotations
 

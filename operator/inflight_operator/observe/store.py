@@ -74,7 +74,7 @@ class Store:
         owned = self._owned.get(key, {})
         return [owned[address] for address in sorted(owned) if address[0] == kind]
 
-    def keys(self) -> list[Key]:
+    def known(self) -> list[Key]:
         """Every ModelDeployment that is known or has left something behind."""
         return sorted(self._owned)
 

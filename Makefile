@@ -1,0 +1,73 @@
+# `make help` lists what there is. Everything runs from a fresh clone on Debian or Ubuntu, as root for the cluster.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests verify faults \
+	bench-control lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: venv ## a real cluster, two real models, real traffic: leaves everything up
+	$(BIN)/python -m inflight_demo up
+
+demo-down: ## remove the demo's cluster: no process, mount or namespace stays
+	dev/cluster down
+
+test: ## everything: lint, unit, component, contract, e2e on a real cluster of its own
+	@dev/test
+
+venv: $(VENV)/.installed ## the Python environment, pinned with hashes
+$(VENV)/.installed: requirements/dev.txt operator/pyproject.toml model-server/pyproject.toml dev/venv
+	@PYTHON=$(PYTHON) dev/venv
+
+tools: ## build or find the cluster's programs (cached outside the checkout)
+	dev/cluster tools
+
+lint: venv ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: venv ## pure and in-process tests, 2 s each at most
+	$(BIN)/pytest tests/unit --timeout 20
+
+component: venv tools ## each part against real neighbours: API server, Envoy, sockets
+	$(BIN)/pytest tests/component --timeout 180
+
+contract: venv tools ## CRD == parser == chart == RBAC == columns
+	$(BIN)/pytest tests/contract --timeout 180
+
+e2e: venv ## the whole thing on the cluster that is up (see dev/cluster status)
+	$(BIN)/pytest tests/e2e -m e2e --timeout 600
+
+images: venv ## build the images and load them into the cluster
+	dev/cluster images
+
+push: venv ## build and push the images: make push REGISTRY=registry.example/inflight
+	@test -n "$(REGISTRY)" || { echo "make push REGISTRY=<registry>/<path>"; exit 2; }
+	dev/cluster push "$(REGISTRY)"
+
+manifests: venv tools ## write manifests/install.yaml from the chart
+	$(BIN)/python -m inflight_demo.manifests
+
+verify: venv tools ## fail when something generated is stale
+	$(BIN)/python -m inflight_demo.manifests --check
+
+faults: venv ## the long fault tests (not part of make test)
+	$(BIN)/pytest tests/faults -m e2e --timeout 1800
+
+bench-control: venv ## control-plane numbers on the cluster that is up; results under benchmarks/results
+	$(BIN)/python -m benchmarks.control
+
+lock: venv ## resolve requirements/*.in anew
+	cd requirements && $(UV_COMPILE) --upgrade -o dev.txt dev.in
+	cd requirements && for part in operator model-server router; do $(UV_COMPILE) -c dev.txt -o $$part.txt $$part.in; done
+
+clean: ## remove what was built in the checkout
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

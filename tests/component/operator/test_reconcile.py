@@ -1,0 +1,298 @@
+"""The reconcile on a real API server: it converges, rests, repairs, and can be killed after any write."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from reconciling import NAMESPACE, Bench, CrashError
+
+from inflight_operator.api.names import revision_name
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"digits-{next(_numbers)}"
+
+
+def spec(*weights: int, model: str = "1", **more: Any) -> dict[str, Any]:
+    variants = [
+        {"name": f"v{i}", "weight": weight, "model": {"uri": f"s3://models/digits/{model}/{i}"}}
+        for i, weight in enumerate(weights)
+    ]
+    return {"variants": variants, "server": {"concurrency": 2}, **more}
+
+
+def conditions(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {c["type"]: (c["status"], c["reason"]) for c in resource["status"]["conditions"]}
+
+
+async def test_a_new_model_deployment_gets_everything_it_needs_and_then_nothing_is_written(bench: Bench, name: str):
+    await bench.put(name, spec(95, 5))
+    await bench.settle(name)
+    resource = await bench.get("ModelDeployment", name)
+    revisions = [f"{name}-{v['name']}-{v['revision']}" for v in resource["status"]["variants"]]
+    assert await bench.names_of("Deployment", name) == revisions
+    assert await bench.names_of("HorizontalPodAutoscaler", name) == revisions
+    assert await bench.names_of("ControllerRevision", name) == revisions
+    assert await bench.names_of("Service", name) == sorted([name, *revisions])
+    assert conditions(resource)["Ready"] == ("True", "Complete")
+    assert [v["effectiveWeight"] for v in resource["status"]["variants"]] == [95, 5]
+    before = bench.kube.writes
+    bench.restart()
+    await bench.settle(name)
+    await bench.settle(name)
+    assert bench.kube.writes == before
+
+
+async def test_without_ready_pods_it_is_not_available_and_nothing_is_routed(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.reconcile(name)
+    assert conditions(await bench.get("ModelDeployment", name))["Available"] == ("False", "NoReadyEndpoint")
+    assert bench.routers.routes[NAMESPACE, name].split == ()
+
+
+async def test_a_changed_model_takes_the_weight_only_when_it_is_ready_and_the_old_one_goes_last(
+    bench: Bench, name: str
+):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (old,) = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(100, model="2"))
+    await bench.reconcile(name)
+    new = next(n for n in await bench.names_of("Deployment", name) if n != old)
+    assert bench.routers.routes[NAMESPACE, name].split == ((old, 100),)
+    assert await bench.names_of("HorizontalPodAutoscaler", name) == [old]
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("False", "RollingOut")
+    await bench.make_ready(name)
+    await bench.reconcile(name)
+    assert bench.routers.routes[NAMESPACE, name].split == ((new, 100),)
+    assert await bench.names_of("HorizontalPodAutoscaler", name) == [new]
+    assert old in await bench.names_of("Deployment", name), "the old revision stays until its last request has ended"
+    await bench.settle(name)
+    assert await bench.names_of("Deployment", name) == [new]
+    assert sorted([old, new]) == await bench.names_of("ControllerRevision", name), "history is kept"
+
+
+async def test_an_old_revision_with_requests_in_flight_is_not_removed(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (old,) = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(100, model="2"))
+    await bench.reconcile(name)
+    await bench.make_ready(name)
+    await bench.reconcile(name)
+    bench.in_flight[old] = 1.0
+    bench.now += 9
+    await bench.reconcile(name)
+    assert old in await bench.names_of("Deployment", name)
+    bench.in_flight[old] = 0.0
+    await bench.reconcile(name)
+    assert old not in await bench.names_of("Deployment", name)
+
+
+async def test_routers_that_have_not_acknowledged_keep_the_old_revision_alive(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (old,) = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(100, model="2"))
+    bench.routers.silent = True
+    for _ in range(4):
+        await bench.reconcile(name)
+        await bench.make_ready(name)
+        bench.now += 60
+    assert old in await bench.names_of("Deployment", name)
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"][0] == "False"
+    bench.routers.silent = False
+    await bench.settle(name)
+    assert old not in await bench.names_of("Deployment", name)
+
+
+async def test_going_back_uses_the_template_that_was_pinned_when_the_revision_was_born(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (old,) = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(100, model="2"))
+    await bench.settle(name)
+    bench.reconciler._revisions._installation = type(bench.reconciler._revisions._installation)("newer:image")
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    deployment = await bench.get("Deployment", old)
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "inflight/model-server:test"
+
+
+async def test_a_newer_operator_restarts_nobodys_pods(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+    before = (await bench.get("Deployment", revision))["metadata"]["generation"]
+    bench.restart()
+    bench.reconciler._revisions._installation = type(bench.reconciler._revisions._installation)("newer:image")
+    await bench.settle(name)
+    assert (await bench.get("Deployment", revision))["metadata"]["generation"] == before
+
+
+async def test_a_busy_old_revision_is_replaced_by_one_as_big(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (old,) = await bench.names_of("Deployment", name)
+    await bench.kube.patch("Deployment", NAMESPACE, old, "scale", {"spec": {"replicas": 4}})
+    bench.in_flight[old] = 8.0
+    await bench.make_ready(name)
+    await bench.put(name, spec(100, model="2"))
+    await bench.reconcile(name)
+    new = next(n for n in await bench.names_of("Deployment", name) if n != old)
+    deployment = await bench.get("Deployment", new)
+    assert deployment["spec"]["replicas"] == 4
+    await bench.endpoints(deployment, 3)
+    await bench.reconcile(name)
+    assert bench.routers.routes[NAMESPACE, name].split == ((old, 100),), "three pods can't take the load of four"
+    await bench.endpoints(deployment, 4)
+    await bench.reconcile(name)
+    assert bench.routers.routes[NAMESPACE, name].split == ((new, 100),)
+
+
+async def test_a_weight_moves_only_as_far_as_capacity_and_the_hpa_is_told_of_the_goal(bench: Bench, name: str):
+    await bench.put(name, spec(95, 5))
+    await bench.settle(name)
+    stable, candidate = await bench.names_of("Deployment", name)
+    bench.in_flight |= {stable: 9.5, candidate: 0.5}
+    bench.now += 60
+    await bench.put(name, spec(5, 95))
+    again = await bench.reconcile(name)
+    assert dict(bench.routers.routes[NAMESPACE, name].split) == {stable: 80, candidate: 20}
+    assert bench.signal.demand(NAMESPACE, candidate) == pytest.approx(9.5)
+    assert again is not None
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("False", "ShiftingTraffic")
+    await bench.endpoints(await bench.get("Deployment", candidate), 5)
+    await bench.reconcile(name)
+    assert dict(bench.routers.routes[NAMESPACE, name].split) == {stable: 5, candidate: 95}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "HorizontalPodAutoscaler"])
+async def test_a_child_deleted_by_hand_is_made_again(bench: Bench, name: str, kind: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+    await bench.kube.delete(kind, await bench.get(kind, revision))
+    await bench.settle(name)
+    assert revision in await bench.names_of(kind, name)
+
+
+async def test_a_child_edited_by_hand_is_put_right(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+    for kind, edit, path in (
+        ("HorizontalPodAutoscaler", {"spec": {"maxReplicas": 99}}, ("spec", "maxReplicas")),
+        ("Service", {"spec": {"selector": {"serving.inflight.dev/variant": "other"}}}, ("spec", "selector")),
+    ):
+        before = await bench.get(kind, revision)
+        await _edit(bench, kind, revision, edit)
+        await bench.settle(name)
+        after = await bench.get(kind, revision)
+        assert _at(after, path) == _at(before, path), kind
+
+
+async def test_replicas_are_the_hpas_and_are_left_alone(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+    await bench.kube.patch("Deployment", NAMESPACE, revision, "scale", {"spec": {"replicas": 7}})
+    await bench.put(name, spec(100, revisionHistoryLimit=5))
+    await bench.settle(name)
+    assert (await bench.get("Deployment", revision))["spec"]["replicas"] == 7
+
+
+async def test_somebody_elses_object_is_not_adopted(bench: Bench, name: str):
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"type": "ExternalName", "externalName": "theirs.example"},
+    }
+    await bench.kube.apply(foreign)
+    await bench.put(name, spec(100))
+    await bench.reconcile(name)
+    assert (await bench.get("Service", name))["spec"]["externalName"] == "theirs.example"
+    resource = await bench.get("ModelDeployment", name)
+    assert conditions(resource)["Ready"] == ("False", "Conflict")
+    await bench.kube.delete("Service", await bench.get("Service", name))
+    await bench.settle(name)
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
+
+
+async def test_history_is_kept_to_its_limit(bench: Bench, name: str):
+    for model in range(5):
+        await bench.put(name, spec(100, model=str(model), revisionHistoryLimit=2))
+        await bench.settle(name)
+    assert len(await bench.names_of("ControllerRevision", name)) == 3
+
+
+async def test_a_variant_taken_out_is_drained_and_removed(bench: Bench, name: str):
+    await bench.put(name, spec(50, 50))
+    await bench.settle(name)
+    gone = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(100))
+    await bench.reconcile(name)
+    assert await bench.names_of("Deployment", name) == gone
+    await bench.settle(name)
+    assert len(await bench.names_of("Deployment", name)) == 1
+
+
+async def test_a_vanished_model_deployment_takes_its_routes_with_it(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    await bench.kube.delete("ModelDeployment", await bench.get("ModelDeployment", name))
+    await bench.reconcile(name)
+    assert (NAMESPACE, name) not in bench.routers.routes
+
+
+def journey(step: int) -> dict[str, Any]:
+    """From nothing, over a changed weight and a changed model, to a variant less."""
+    return [spec(95, 5), spec(5, 95), spec(5, 95, model="2"), spec(100, model="3")][step]
+
+
+async def _travel(bench: Bench, name: str) -> None:
+    for step in range(4):
+        await bench.put(name, journey(step))
+        try:
+            await bench.settle(name)
+        except CrashError:
+            bench.restart()
+            bench.kube.crash_after = None
+            await bench.settle(name)
+
+
+async def test_killed_after_any_write_it_converges_to_the_same_world(bench: Bench, name: str):
+    await _travel(bench, name)
+    expected, writes = await bench.state(name), bench.kube.writes
+    assert writes > 20
+    for crash in range(1, writes + 1):
+        await bench.wipe(name)
+        bench.kube.writes, bench.kube.crash_after = 0, crash
+        await _travel(bench, name)
+        assert bench.kube.crash_after is None, "the crash has to have happened"
+        assert await bench.state(name) == expected, f"killed after write {crash}"
+
+
+async def _edit(bench: Bench, kind: str, name: str, body: dict[str, Any]) -> None:
+    from inflight_operator.kube.client import _Call, _path
+
+    call = _Call("PATCH", _path(kind, NAMESPACE, name), {}, body, "application/merge-patch+json")
+    await bench.kube._send(call)
+
+
+def _at(obj: dict[str, Any], path: tuple[str, ...]) -> Any:
+    for step in path:
+        obj = obj[step]
+    return obj
+
+
+def test_revision_names_fit_and_differ():
+    long = revision_name("m" * 60, "v" * 30, "0123abcd")
+    assert len(long) <= 63
+    assert long != revision_name("m" * 60, "v" * 29 + "w", "0123abcd")

@@ -1,0 +1,190 @@
+"""A Reconciler on a real API server without nodes: the test plays the kubelet (endpoints), the routers and the clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inflight_operator.api import names
+from inflight_operator.api.names import Key
+from inflight_operator.desired.pod import Installation
+from inflight_operator.kube.client import Kube
+from inflight_operator.observe.listing import refresh
+from inflight_operator.observe.store import CHILD_KINDS, Store
+from inflight_operator.reconcile import Reconciler
+from inflight_operator.scaling_signal import Signal
+from inflight_operator.xds.model import Programmed, RouteSpec
+
+NAMESPACE = "default"
+
+
+class CrashError(BaseException):
+    """The operator process ended right here."""
+
+
+class FragileKube(Kube):
+    """Counts writes; with `crash_after` n, the n-th write reaches the API server but its reply never arrives."""
+
+    writes = 0
+    crash_after: int | None = None
+
+    async def _write(self, verb: str, kind: str, call: Any) -> dict[str, Any]:
+        answer = await super()._write(verb, kind, call)
+        if kind != "Event":
+            self.writes += 1
+            if self.writes == self.crash_after:
+                raise CrashError(f"{verb} {kind}")
+        return answer
+
+
+@dataclass
+class Routers:
+    """The control plane with routers that acknowledge at once (unless `silent`)."""
+
+    routes: dict[Key, RouteSpec] = field(default_factory=dict)
+    silent: bool = False
+
+    def set(self, key: Key, spec: RouteSpec) -> None:
+        self.routes[key] = spec
+
+    def remove(self, key: Key) -> None:
+        self.routes.pop(key, None)
+
+    def programmed(self, key: Key) -> Programmed:
+        return Programmed(acknowledged=not self.silent)
+
+
+class Bench:
+    """One operator over one API server. `restart` forgets everything that a killed process would."""
+
+    def __init__(self, kube: FragileKube) -> None:
+        self.kube = kube
+        self.now = 1000.0
+        self.in_flight: dict[str, float | None] = {}
+        self.routers = Routers()
+        self.restart()
+
+    def restart(self) -> None:
+        self.store = Store()
+        self.signal = Signal(lambda _, name: self.in_flight.get(name, 0.0), lambda: self.now)
+        self.reconciler = Reconciler(
+            store=self.store,
+            kube=self.kube,
+            plane=self.routers,
+            signal=self.signal,
+            installation=Installation("inflight/model-server:test"),
+            router_host="inflight-router.inflight-system.svc.cluster.local",
+            autoscale=True,
+            clock=lambda: self.now,
+        )
+
+    async def reconcile(self, name: str) -> float | None:
+        """One reconcile with a fresh view; what it is told last is what the API server holds."""
+        await refresh(self.kube, self.store, [NAMESPACE])
+        return await self.reconciler.reconcile((NAMESPACE, name))
+
+    async def settle(self, name: str, seconds: float = 120.0, *, ready: bool = True) -> None:
+        """Reconcile until nothing is asked for any more, pods becoming ready in between."""
+        end = self.now + seconds
+        while self.now < end:
+            if ready:
+                await self.make_ready(name)
+            before = self.kube.writes
+            again = await self.reconcile(name)
+            if again is None and self.kube.writes == before and not (ready and await self.make_ready(name)):
+                return
+            self.now += again or 0.1
+        raise AssertionError(f"{name} did not settle in {seconds} s")
+
+    async def make_ready(self, name: str, variant: str | None = None) -> bool:
+        """Give every live revision's Service as many ready endpoints as its Deployment has replicas."""
+        changed = False
+        listing = await self.kube.list("Deployment", NAMESPACE, f"{names.MODEL_DEPLOYMENT}={name}")
+        alive = {d["metadata"]["name"] for d in listing.items}
+        for deployment in listing.items:
+            labels = deployment["metadata"]["labels"]
+            if variant in (None, labels[names.VARIANT]):
+                changed |= await self.endpoints(deployment, deployment["spec"].get("replicas", 1))
+        for piece in (await self.kube.list("EndpointSlice", NAMESPACE, f"{names.MODEL_DEPLOYMENT}={name}")).items:
+            if piece["metadata"]["labels"][names.SERVICE_NAME] not in alive:
+                await Kube.delete(self._quiet(), "EndpointSlice", piece)
+        return changed
+
+    async def endpoints(self, deployment: Mapping[str, Any], ready: int) -> bool:
+        """Set the ready endpoints of a revision; true when that changed anything."""
+        name = deployment["metadata"]["name"]
+        manifest = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": name,
+                "namespace": NAMESPACE,
+                "labels": {**deployment["metadata"]["labels"], names.SERVICE_NAME: name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [
+                {"addresses": [f"10.1.{i // 250}.{i % 250 + 1}"], "conditions": {"ready": True}} for i in range(ready)
+            ],
+        }
+        before = await self.kube.get("EndpointSlice", NAMESPACE, name)
+        if before and len(before.get("endpoints") or []) == ready:
+            return False
+        await self._quiet().apply(manifest)
+        return True
+
+    def _quiet(self) -> Kube:
+        """The same API server, for writes that are the test's own."""
+        return Kube(self.kube._client)
+
+    async def put(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The user's `kubectl apply`."""
+        manifest = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": spec,
+        }
+        return await self._quiet().apply(manifest)
+
+    async def get(self, kind: str, name: str) -> dict[str, Any]:
+        found = await self.kube.get(kind, NAMESPACE, name)
+        assert found is not None, f"{kind} {name} is missing"
+        return found
+
+    async def names_of(self, kind: str, name: str) -> list[str]:
+        listing = await self.kube.list(kind, NAMESPACE, f"{names.MODEL_DEPLOYMENT}={name}")
+        return sorted(item["metadata"]["name"] for item in listing.items)
+
+    async def wipe(self, name: str) -> None:
+        """Delete the ModelDeployment and, as the garbage collector would, what it owned."""
+        await self._quiet().delete(names.KIND, await self.get(names.KIND, name))
+        for kind in CHILD_KINDS:
+            for item in (await self.kube.list(kind, NAMESPACE, f"{names.MODEL_DEPLOYMENT}={name}")).items:
+                await self._quiet().delete(kind, item)
+        self.routers.remove((NAMESPACE, name))
+        self.restart()
+
+    async def state(self, name: str) -> str:
+        """Everything that matters, canonical: equal for two ways that lead to the same world."""
+        found: dict[str, Any] = {}
+        for kind in (names.KIND, *CHILD_KINDS):
+            selector = "" if kind == names.KIND else f"{names.MODEL_DEPLOYMENT}={name}"
+            for item in (await self.kube.list(kind, NAMESPACE, selector)).items:
+                if kind == names.KIND and item["metadata"]["name"] != name:
+                    continue
+                found[f"{kind}/{item['metadata']['name']}"] = _canonical(kind, item)
+        found["route"] = repr(self.routers.routes.get((NAMESPACE, name)))
+        return json.dumps(found, sort_keys=True, indent=1)
+
+
+def _canonical(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    status = dict(item.get("status") or {}) if kind == names.KIND else {}
+    for condition in status.get("conditions") or []:
+        condition.pop("lastTransitionTime", None)
+        condition.pop("observedGeneration", None)
+    status.pop("observedGeneration", None)
+    spec = {k: v for k, v in (item.get("spec") or {}).items() if k not in ("clusterIP", "clusterIPs")}
+    return {"labels": item["metadata"].get("labels"), "spec": spec, "data": item.get("data"), "status": status}
