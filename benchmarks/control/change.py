@@ -20,14 +20,19 @@ from inflight_probe.load import Run, steady
 from inflight_probe.scaling import OWNER, VARIANT
 
 from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, World, deployment, variant
+from benchmarks.control.world import NAMESPACE, SECOND_WAITING, WAITING, World, deployment, variant
 
 _RATE = 200.0
-_WAIT_SECONDS = 0.05
-_BUSY = _RATE * _WAIT_SECONDS
+_WAIT_MILLISECONDS = 50
+_BUSY = _RATE * _WAIT_MILLISECONDS / 1000
+"""Requests in flight when all are answered in time."""
 _CONCURRENCY = 2
 _AUTOSCALING = {"minReplicas": 1, "maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": 60}
-_SERVER = {"concurrency": _CONCURRENCY, "maxQueue": 32}
+_SERVER = {
+    "concurrency": _CONCURRENCY,
+    "maxQueue": 32,
+    "podTemplate": {"env": [{"name": "INFLIGHT_EXAMPLE_WAIT_MS", "value": str(_WAIT_MILLISECONDS)}]},
+}
 _CHANGE_SECONDS = 300
 _MOST_WARM_UP = 180
 
@@ -74,7 +79,13 @@ async def replaced(world: World, console: Console) -> list[Result]:
             load.mark("patched")
             stored = await world.kube.get("ModelDeployment", NAMESPACE, name) or {}
             before = stored["status"]["variants"][0]["revision"]
-            patch = [{"op": "replace", "path": "/spec/variants/0/model", "value": _waiting("main", 100, 2)["model"]}]
+            patch = [
+                {
+                    "op": "replace",
+                    "path": "/spec/variants/0/model",
+                    "value": _waiting("main", 100, SECOND_WAITING)["model"],
+                }
+            ]
             await world.kube.patch("ModelDeployment", NAMESPACE, name, patch)
             done = await ready.wait_ready(world.kube, NAMESPACE, name, seconds=_CHANGE_SECONDS, say=console.say)
             load.mark("ready")
@@ -85,8 +96,8 @@ async def replaced(world: World, console: Console) -> list[Result]:
     return [_result(world, "replaced", "a variant's model replaced under 200 requests/s", load, data)]
 
 
-def _waiting(name: str, weight: int, version: int = 1) -> Object:
-    return variant(name, weight, f"waiting-50ms/{version}/model.py", format="python", entrypoint="model:Sleep")
+def _waiting(name: str, weight: int, key: str = WAITING) -> Object:
+    return variant(name, weight, key, format="python", entrypoint="model:Sleep")
 
 
 async def _warm_up(world: World, name: str) -> None:

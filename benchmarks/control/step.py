@@ -15,7 +15,7 @@ from inflight_probe.infer import through
 from inflight_probe.scaling import revision_of
 
 from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, World, deployment, variant
+from benchmarks.control.world import NAMESPACE, WAITING, World, deployment, variant
 
 _CLIENTS = 8
 _MOST = 9
@@ -30,7 +30,7 @@ async def step(world: World, console: Console) -> list[Result]:
     quiet, busy, after = world.some(30, 10), world.some(90, 20), world.some(_WINDOW + 60, 10)
     phases = [Phase(0, quiet, 1), Phase(quiet, quiet + busy, _CLIENTS), Phase(quiet + busy, quiet + busy + after, 1)]
     autoscaling = {"maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": _WINDOW}
-    waiting = variant("main", 100, "waiting/1/model.py", format="python", entrypoint="model:Sleep")
+    waiting = variant("main", 100, WAITING, format="python", entrypoint="model:Sleep")
     async with world.deployed(deployment("step", [waiting], {"maxQueue": 16}, autoscaling)):
         revision = await revision_of(world.kube, NAMESPACE, "step")
         console.say(loadstep.header())

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inflight_demo import cluster, models, published, ready, store
 from inflight_demo.models import Catalogue
-from inflight_demo.store import Upload
 from inflight_demo.traffic import router_url
 from inflight_probe.kube import Kube, Object, access
 from inflight_probe.scaling import OWNER
 
 NAMESPACE = "bench"
 _READY_SECONDS = 240
-_MODELS = Path(__file__).parent / "models"
+WAITING, SECOND_WAITING = "waiting/1/model.py", "waiting/2/model.py"
+"""The waiting example, and the same once more under another key: a new revision that answers alike."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,9 @@ async def opened(*, quick: bool) -> AsyncIterator[World]:
         await kube.apply(cluster.namespace(NAMESPACE))
         catalogue = models.catalogue()
         where = await store.ensure(kube, cluster.NAMESPACE)
-        own = [Upload(f"waiting-50ms/{version}/model.py", _MODELS / "waiting.py") for version in (1, 2)]
-        store.publish(where, [*published.uploads(catalogue), *own], lambda _n, _u: None)
+        uploads = published.uploads(catalogue)
+        second = [replace(u, key=SECOND_WAITING) for u in uploads if u.key == WAITING]
+        store.publish(where, [*uploads, *second], lambda _n, _u: None)
         await store.share(kube, cluster.NAMESPACE, NAMESPACE)
         yield World(kube, await router_url(kube), catalogue, quick)
 

@@ -1,6 +1,5 @@
-"""Takes its process with it when it is loaded."""
+"""Takes its process with it when it is loaded, without a word."""
 
 import os
-import signal
 
-os.kill(os.getpid(), signal.SIGKILL)
+os._exit(3)
