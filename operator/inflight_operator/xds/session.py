@@ -17,7 +17,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from .build import Key
 from .routebook import RouteBook
-from .subscription import Batch, Subscription
+from .subscription import Subscription
 from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, response
 from .world import Change, Verdicts, World
 
@@ -63,6 +63,9 @@ class Session:
                 partial(self._verdicts.refuses, type_url),
                 self._needed_clusters if type_url == CLUSTER else list,
             )
+            if batch is not None and type_url == CLUSTER:
+                # Envoy warms a changed cluster anew: it waits for endpoints, but doesn't ask, since it has them.
+                self._subscriptions[ENDPOINTS].resend([resource.name for resource in batch.resources])
             if batch is not None:
                 yield response(type_url, self._nonce(type_url), batch.resources, batch.removed)
         for resource, flight in self._book.next(self._ready, self._hopeless):
@@ -113,13 +116,7 @@ class Session:
             if culprit := subscription.refuse():
                 self._verdicts.refused[type_url, culprit.name] = (culprit.version, words)
             return
-        batch = subscription.accept()
-        if type_url == CLUSTER:
-            self._warm_again(batch)
-
-    def _warm_again(self, batch: Batch) -> None:
-        """Envoy warms a changed cluster anew and waits for endpoints, but doesn't ask: it has them."""
-        self._subscriptions[ENDPOINTS].resend([resource.name for resource in batch.resources])
+        subscription.accept()
 
     def _needed_clusters(self) -> Collection[str]:
         referred = self._book.referred()

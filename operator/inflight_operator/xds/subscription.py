@@ -67,6 +67,7 @@ class Subscription:
         self._names: set[str] = set()
         self._asked: set[str] = set()
         self._dirty: set[str] = set()
+        self._again: set[str] = set()
         self._suspects: list[set[str]] = []
 
     def ask(self, request: Request, wanted: Mapping[str, Resource]) -> None:
@@ -90,6 +91,7 @@ class Subscription:
             self._names.discard(name)
             self._asked.discard(name)
             self._dirty.discard(name)
+            self._again.discard(name)
             self.accepted.pop(name, None)
 
     def subscribes(self, name: str) -> bool:
@@ -100,10 +102,10 @@ class Subscription:
         self._dirty.update(name for name in names if self.subscribes(name) or name in self.accepted)
 
     def resend(self, names: Collection[str]) -> None:
-        """Send these again although the router has them, if it subscribes to them."""
-        for name in names:
-            if name in self._names and self.accepted.pop(name, None) is not None:
-                self._dirty.add(name)
+        """Send these again although the router may have them, if it subscribes to them."""
+        again = self._names.intersection(names)
+        self._again |= again
+        self._dirty |= again
 
     def next(
         self,
@@ -126,7 +128,9 @@ class Subscription:
         if not (batch.resources or batch.removed or self._owes_answer):
             return None
         self._owes_answer = False
-        self._dirty -= {r.name for r in batch.resources}
+        sent = {r.name for r in batch.resources}
+        self._dirty -= sent
+        self._again -= sent
         self._dirty.difference_update(batch.removed)
         self._asked.difference_update(batch.removed)
         self.flight = batch
@@ -164,7 +168,8 @@ class Subscription:
             resource = wanted.get(name)
             if resource is None:
                 continue
-            if self.accepted.get(name) == resource.version or refuses(resource):
+            known = self.accepted.get(name) == resource.version and name not in self._again
+            if known or refuses(resource):
                 self._dirty.discard(name)
             else:
                 send.append(resource)

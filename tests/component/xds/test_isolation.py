@@ -1,0 +1,182 @@
+"""A ModelDeployment that the router refuses costs the others nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from google.protobuf.duration_pb2 import Duration
+from inflight_operator.xds import build, wire
+from inflight_operator.xds.build import Pieces, Routes
+from inflight_operator.xds.model import RouteSpec
+from route_specs import backend, route_spec
+from router_rig import Rig
+
+KEY, BAD = ("demo", "digits"), ("demo", "bad")
+
+
+def broken(spec: RouteSpec, spoil: Callable[[Pieces], Pieces]) -> Pieces:
+    """What `build` would make if it had a bug with revisions called broken."""
+    pieces = build.pieces(spec)
+    return spoil(pieces) if any(b.revision == "broken" for b in spec.backends) else pieces
+
+
+def with_bad_route(pieces: Pieces) -> Pieces:
+    """A regular expression that doesn't compile: Envoy's protobuf constraints don't see it."""
+    configuration = route_pb2.RouteConfiguration.FromString(pieces.routes.host)
+    match = configuration.virtual_hosts[0].routes[0].match
+    match.safe_regex.regex = "("
+    return with_host(pieces, configuration)
+
+
+def with_bad_constraint(pieces: Pieces) -> Pieces:
+    configuration = route_pb2.RouteConfiguration.FromString(pieces.routes.host)
+    configuration.virtual_hosts[0].name = ""
+    return with_host(pieces, configuration)
+
+
+def with_everyones_domain(pieces: Pieces) -> Pieces:
+    """Fine alone; refused next to the others."""
+    configuration = route_pb2.RouteConfiguration.FromString(pieces.routes.host)
+    configuration.virtual_hosts[0].domains.append("digits.demo")
+    return with_host(pieces, configuration)
+
+
+def with_host(pieces: Pieces, configuration: route_pb2.RouteConfiguration) -> Pieces:
+    host = wire.serialise(configuration)
+    return replace(pieces, routes=replace(pieces.routes, host=host, version=wire.digest(host)))
+
+
+def with_bad_path(pieces: Pieces) -> Pieces:
+    host = route_components_pb2.VirtualHost.FromString(pieces.routes.paths)
+    host.routes[0].match.safe_regex.regex = "["
+    paths = wire.serialise(host)
+    routes: Routes = replace(pieces.routes, paths=paths, version=wire.digest(paths))
+    return replace(pieces, routes=routes)
+
+
+def with_bad_cluster(pieces: Pieces) -> Pieces:
+    cluster = cluster_pb2.Cluster(name=next(iter(pieces.clusters)), connect_timeout=Duration(seconds=-1))
+    return replace(pieces, clusters={cluster.name: wire.resource(wire.CLUSTER, cluster.name, cluster)})
+
+
+def with_bad_endpoints(pieces: Pieces) -> Pieces:
+    name = next(iter(pieces.endpoints))
+    bad = build.endpoints(name, replace(backend(), endpoints=frozenset({build_endpoint("not-an-address")})))
+    return replace(pieces, endpoints={name: bad})
+
+
+def build_endpoint(address: str):  # type: ignore[no-untyped-def]
+    from inflight_operator.xds.model import Endpoint
+
+    return Endpoint(address, 1)
+
+
+SPOILS = [
+    with_bad_route,
+    with_bad_constraint,
+    with_bad_path,
+    with_bad_cluster,
+    with_bad_endpoints,
+    with_everyones_domain,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda f: f.__name__)
+async def test_the_others_serve_and_change_while_one_is_refused(rig: Rig, spoil: Callable[[Pieces], Pieces]) -> None:
+    pod, other = await rig.pod(), await rig.pod("other")
+    good = route_spec(backend(ports=[pod.port]))
+    bad = route_spec(backend(ports=[pod.port], model="bad"), name="bad")
+    await rig.start(good, bad, pieces=lambda spec: broken(spec, spoil))
+    await rig.router()
+    async with rig.traffic() as seen, rig.traffic("bad.demo", clients=2) as seen_bad:
+        await rig.until(lambda: seen and seen_bad)
+        rig.set(route_spec(backend(ports=[pod.port], model="bad", revision="broken"), name="bad"))
+        refused = await rig.programmed(BAD)
+        assert not refused.acknowledged
+        assert refused.rejected
+
+        rig.set(route_spec(backend(ports=[other.port], revision="bbbb2222")))  # another changes
+        assert (await rig.programmed(KEY)).acknowledged
+        await rig.until(lambda: seen["200 other"])
+        assert rig.plane.programmed(BAD).rejected == refused.rejected
+
+        rig.set(route_spec(backend(ports=[other.port], model="bad", revision="mended"), name="bad"))
+        assert (await rig.programmed(BAD)).acknowledged
+        await rig.until(lambda: seen_bad["200 other"])
+    assert set(seen) == {"200 pod", "200 other"}
+    assert set(seen_bad) == {"200 pod", "200 other"}  # its last accepted routes stayed in force
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_bad_ones_are_found_among_many_and_never_merged(rig: Rig, count: int) -> None:
+    pod = await rig.pod()
+    specs = [
+        route_spec(
+            backend(ports=[pod.port], model=f"m{i}", revision="broken" if i % 17 == 3 and i < 17 * count else "fine"),
+            name=f"m{i}",
+        )
+        for i in range(60)
+    ]
+    await rig.start(*specs, pieces=lambda spec: broken(spec, with_bad_route))
+    router = await rig.router()
+    for i in range(60):
+        state = await rig.programmed(("demo", f"m{i}"))
+        is_bad = i % 17 == 3 and i < 17 * count
+        assert (state.acknowledged, bool(state.rejected)) == (not is_bad, is_bad)
+        assert (await rig.ask(host=f"m{i}.demo")).status == (404 if is_bad else 200)
+    stats = await router.stats(r"^http\.inflight\.rds\.inflight\.update_(success|rejected)$")
+    assert stats == {
+        "http.inflight.rds.inflight.update_success": 1,
+        "http.inflight.rds.inflight.update_rejected": 0,
+    }
+
+
+async def test_a_new_operator_finds_the_bad_one_again_without_harm(rig: Rig) -> None:
+    """It doesn't know what its router serves; it must not take anyone's routes away while it looks."""
+    pod = await rig.pod()
+    specs = [route_spec(backend(ports=[pod.port], model=f"m{i}"), name=f"m{i}") for i in range(40)]
+    specs[7] = route_spec(backend(ports=[pod.port], model="m7", revision="broken"), name="m7")
+    options = {"pieces": lambda spec: broken(spec, with_bad_route)}
+    await rig.start(*specs, **options)
+    await rig.router()
+    assert (await rig.programmed(("demo", "m7"))).rejected
+    hosts = ["m0.demo", "m8.demo", "m39.demo"]
+    async with rig.traffic(hosts[0], 3) as a, rig.traffic(hosts[1], 3) as b, rig.traffic(hosts[2], 3) as c:
+        await rig.stop_operator()
+        changed = route_spec(backend(ports=[pod.port], model="m0", timeout=1234), name="m0")
+        await rig.start(changed, *specs[1:], **options)
+        assert (await rig.programmed(("demo", "m0"))).acknowledged
+        assert (await rig.programmed(("demo", "m7"))).rejected
+        await asyncio.sleep(0.1)
+    assert set(a) == set(b) == set(c) == {"200 pod"}
+
+
+async def test_a_router_that_comes_later_gets_the_last_accepted_routes(rig: Rig) -> None:
+    pod = await rig.pod()
+    good = route_spec(backend(ports=[pod.port]))
+    await rig.start(good, route_spec(name="other"), pieces=lambda spec: broken(spec, with_bad_route))
+    first = await rig.router("first")
+    await rig.until(lambda: rig.plane.programmed(KEY).acknowledged)
+    bad_backend = replace(backend(ports=[pod.port]), revision="broken")
+    rig.set(replace(good, backends=(bad_backend,)))
+    assert (await rig.programmed(KEY)).rejected
+    await rig.router("second")
+    first.process.kill()
+    await rig.until(lambda: rig.plane.routers == {"second"})
+    assert (await rig.ask()).status == 200
+
+
+async def test_what_can_not_be_programmed_is_not_even_tried(rig: Rig) -> None:
+    pod = await rig.pod()
+    await rig.start(route_spec(backend(ports=[pod.port])))
+    router = await rig.router()
+    before = await router.stats("update_(success|rejected)$")
+    rig.set(route_spec(backend(ports=[pod.port]), weights=(60,)))
+    assert "sum to 100" in (rig.plane.programmed(KEY).rejected or "")
+    assert (await rig.ask()).status == 200
+    assert await router.stats("update_(success|rejected)$") == before

@@ -1,0 +1,58 @@
+"""A stand-in for a model server's pod on loopback: answers who it is and what it was asked, and can wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+
+@dataclass
+class Pod:
+    """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered."""
+
+    name: str
+    port: int = 0
+    delay: float = 0.0
+    lose_connection: bool = False
+    requests: int = 0
+    open: int = 0
+    most_open: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        self.arrived.set()
+        try:
+            body = await request.read()
+            if self.lose_connection:
+                assert request.transport is not None
+                request.transport.abort()
+            await asyncio.sleep(self.delay)
+        finally:
+            self.open -= 1
+        said = {"pod": self.name, "path": request.path_qs, "bytes": len(body), "headers": dict(request.headers)}
+        spoofed = {"x-inflight-variant": "forged", "x-inflight-revision": "forged", "x-envoy-forged": "1"}
+        return web.json_response(said, headers=spoofed)
+
+
+@asynccontextmanager
+async def pod(name: str, *, delay: float = 0.0, port: int = 0) -> AsyncIterator[Pod]:
+    """Serve until the block ends; open requests are then cut off, as when a pod is killed."""
+    this = Pod(name, delay=delay)
+    application = web.Application(client_max_size=64 * 1024 * 1024)
+    application.router.add_route("*", "/{path:.*}", this.answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    this.port = runner.addresses[0][1]
+    try:
+        yield this
+    finally:
+        await runner.cleanup()
