@@ -1,0 +1,198 @@
+"""The life of the process: listen, load, serve, drain, end.
+
+It owns the signals. uvicorn by itself closes its listener the moment SIGTERM comes, while routers still send requests
+here; so SIGTERM first turns readiness off, and only after the drain delay does uvicorn learn of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+import uvloop
+
+from model_server import metrics_endpoint, startup
+from model_server.admission import Admission
+from model_server.errors import LoadFailure, Reason
+from model_server.executor import ThreadExecutor
+from model_server.lifecycle import Lifecycle, Served
+from model_server.rest import management
+from model_server.rest.connection import Connection
+from model_server.rest.front import Front
+from model_server.rest.infer import Inference
+from model_server.settings import Settings
+from model_server.telemetry import Telemetry
+
+_log = structlog.get_logger()
+
+KEEP_ALIVE_SECONDS: Final = 75
+"""How long an idle connection stays open: longer than routers keep theirs, so that it is they who close."""
+
+_BACKLOG: Final = 2048
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: the signals are the Process's."""
+        yield
+
+
+class Process:
+    """One server process with its one model."""
+
+    def __init__(self, settings: Settings, born: float) -> None:
+        """`born` is when the process started, on time.monotonic's clock. Must be made on the running event loop."""
+        self._settings = settings
+        self._born = born
+        self._loop = asyncio.get_running_loop()
+        self._telemetry = Telemetry()
+        self._lifecycle = Lifecycle(settings.model.name)
+        self._executor = ThreadExecutor(settings.concurrency)
+        admission = Admission(settings.concurrency, settings.max_queue, self._executor, self._telemetry)
+        timeout = settings.timeout_milliseconds / 1000
+        inference = Inference(self._lifecycle, admission, timeout, settings.max_body_bytes)
+        front = Front(inference, management.build(self._lifecycle), self._telemetry)
+        self._server = _Uvicorn(_configuration(front, timeout))
+        self._stopping = asyncio.Event()
+        self._impatient = False
+
+    async def serve(self) -> None:
+        """Until a signal ends it. LoadFailure when the model can't be served."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        settings = self._settings
+        sock = listen(settings.host, settings.port)
+        metrics_sock = listen(settings.host, settings.metrics_port)
+        metrics = await metrics_endpoint.serve(self._telemetry.registry, metrics_sock)
+        serving = asyncio.create_task(self._server.serve(sockets=[sock]))
+        _log.info("listening", port=sock.getsockname()[1], metrics_port=metrics_sock.getsockname()[1])
+        try:
+            with _directory(settings.model_dir) as model_dir:
+                await self._until_stopped(model_dir)
+                await self._drain()
+        finally:
+            self._server.should_exit = True
+            await serving
+            self._executor.stop()
+            metrics.close()
+
+    async def _until_stopped(self, model_dir: Path) -> None:
+        """Load, be ready, and return when a stop is asked for, be it while loading."""
+        loading = _on_a_thread(self._loop, lambda: startup.start(self._settings, model_dir, self._phase_took))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            self._lifecycle.loaded(loading.result())
+            self._phase_took("ready", time.monotonic() - self._born)
+            _log.info("ready", seconds=round(time.monotonic() - self._born, 3))
+        await stopping
+
+    async def _drain(self) -> None:
+        """Readiness is off already; keep answering until every router knows. Nothing to wait for if never ready."""
+        if self._lifecycle.served is None or self._impatient:
+            return
+        _log.info("draining", delay_seconds=self._settings.drain_delay_seconds)
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+
+    def _phase_took(self, phase: str, seconds: float) -> None:
+        self._telemetry.cold_start.labels(phase).set(seconds)
+
+    def _on_signal(self, number: int) -> None:
+        """SIGTERM drains; SIGINT (somebody at a keyboard) skips the delay; a second signal ends everything now."""
+        if self._stopping.is_set():
+            self._server.force_exit = True
+        self._impatient = number == signal.SIGINT
+        self._lifecycle.drain()
+        self._stopping.set()
+
+
+def _configuration(front: Front, timeout: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        front,
+        loop="none",
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        # Admitted work has its own deadline; a second more, and whoever still reads slowly is left.
+        timeout_graceful_shutdown=int(timeout) + 1,
+    )
+
+
+def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Served]) -> asyncio.Future[Served]:
+    """`work()` on a daemon thread: a fetch that hangs must not keep the process from ending."""
+    future: asyncio.Future[Served] = loop.create_future()
+
+    def settle(result: Served | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def run() -> None:
+        try:
+            outcome: tuple[Served | None, BaseException | None] = (work(), None)
+        except BaseException as error:
+            outcome = (None, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="startup", daemon=True).start()
+    return future
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; an empty host means every address, IPv6 and IPv4. LoadFailure(InvalidSettings) if taken."""
+    try:
+        if host:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+        return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - a pod serves its network
+    except OSError as error:
+        raise LoadFailure(
+            Reason.INVALID_SETTINGS, f"can't listen on port {port} of {host or 'any address'}: {error.strerror}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _directory(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield given
+        return
+    temporary = Path(tempfile.mkdtemp(prefix="inflight-model-"))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def run(settings: Settings, born: float) -> None:
+    """Serve until a signal ends it. LoadFailure when the model can't be served."""
+
+    async def main() -> None:
+        await Process(settings, born).serve()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,1 @@
+"""Models: what each format means. No HTTP here, and nothing that fetches."""

@@ -1,0 +1,30 @@
+"""What every model looks like to the server, whatever its format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from model_server.models.tensors import Tensors, TensorSpec
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a model says about itself; empty `inputs` or `outputs` mean that it doesn't say."""
+
+    platform: str
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    any_numeric: bool = False
+    """The one input may have any name and any numeric datatype (scikit-learn converts); only its shape counts."""
+
+
+class Model(Protocol):
+    """A loaded model; `predict` may be called from several threads at once."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Its inputs and outputs."""
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """Outputs by name, in the model's order. Problem(bad_input) when the input is to blame."""

@@ -1,0 +1,1 @@
+"""HTTP: translation between requests and the core. Nothing here decides what is computed."""

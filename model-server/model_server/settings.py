@@ -1,0 +1,176 @@
+"""The server's settings: the one reader of the environment, checked before anything starts.
+
+Command-line options are another spelling of the same variables (see __main__), so both are checked alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+from model_server.errors import LoadFailure, Reason
+
+Format = Literal["auto", "onnx", "skops", "python"]
+PREFIX: Final = "INFLIGHT_"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
+_AMBIENT = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model to serve and where it comes from."""
+
+    name: str
+    """The name that clients use in the URL."""
+    uri: str
+    """https:// s3:// image://, http:// with sha256; with `local_files` also file:// and plain paths."""
+    sha256: str = ""
+    """Lower-case hex digest that the model must have; empty: any."""
+    format: Format = "auto"
+    """auto decides by content, and never runs Python unless an entrypoint is given."""
+    entrypoint: str = ""
+    """"pkg.mod:Class" of a Python model; empty: the only class with a predict method."""
+    local_files: bool = False
+    """Files of this machine may be served and loopback addresses fetched from (the laptop's command line only)."""
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """How object stores are reached and how much may be fetched."""
+
+    endpoint: str = ""
+    """URL of an S3-compatible store; empty: AWS."""
+    region: str = ""
+    """Empty: us-east-1."""
+    secret_dir: Path | None = None
+    """Directory with the files AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    ambient_identity: bool = False
+    """The environment carries an AWS identity; without it and without secret_dir requests are unsigned."""
+    max_bytes: int = 10 * 1024**3
+    """Bytes that one model may have, all files together."""
+    timeout_seconds: float = 1800
+    """Seconds that fetching may take, retries included."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides how this process serves."""
+
+    model: ModelSettings
+    storage: StorageSettings
+    model_dir: Path | None
+    """Where fetched models lie, and where an image:// model was unpacked; None: a temporary directory."""
+    concurrency: int = 1
+    """Predictions that run at once."""
+    max_queue: int = 8
+    """Requests that wait; one more is refused with 429."""
+    timeout_milliseconds: int = 10_000
+    """Milliseconds from a request's arrival to its answer; a client may only lower it."""
+    max_body_bytes: int = 32 * 1024**2
+    """Bytes of one request body."""
+    drain_delay_seconds: float = 5
+    """Seconds to keep serving after SIGTERM, so that this endpoint's removal reaches every router first."""
+    host: str = ""
+    """Address to listen on; empty: all of them, IPv6 and IPv4."""
+    port: int = 8080
+    """Port of the prediction API; 0 picks a free one."""
+    metrics_port: int = 9090
+    """Port of /metrics."""
+    variant: str = ""
+    """Name of the variant this pod belongs to, for logs."""
+    revision: str = ""
+    """Revision of that variant; what clients may name as the model's version."""
+    termination_log: Path | None = None
+    """Where the reason of a failed start is left for whoever watches the pod."""
+    log_level: str = "info"
+    """debug (every request) | info | warning | error."""
+
+
+def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
+    """Settings from INFLIGHT_* variables. LoadFailure(InvalidSettings) names the variable that is wrong.
+
+    `local_files` is no variable: a pod's environment must not be able to open the pod's own files to a model URI.
+    """
+    env = _Reader(environ)
+    secret_dir = env.text("STORAGE_SECRET_DIR")
+    model_dir = env.text("MODEL_DIR")
+    termination_log = env.text("TERMINATION_LOG")
+    level = env.text("LOG_LEVEL", "info").lower()
+    if level not in ("debug", "info", "warning", "error"):
+        raise env.invalid("LOG_LEVEL", level, "must be debug, info, warning or error")
+    return Settings(
+        model=_model(env, local_files),
+        storage=StorageSettings(
+            endpoint=env.text("STORAGE_ENDPOINT"),
+            region=env.text("STORAGE_REGION"),
+            secret_dir=Path(secret_dir) if secret_dir else None,
+            ambient_identity=any(environ.get(name) for name in _AMBIENT),
+            max_bytes=env.integer("MAX_MODEL_BYTES", StorageSettings.max_bytes, 1, 2**50),
+            timeout_seconds=env.integer("FETCH_TIMEOUT_SECONDS", int(StorageSettings.timeout_seconds), 1, 86_400),
+        ),
+        model_dir=Path(model_dir) if model_dir else None,
+        concurrency=env.integer("CONCURRENCY", Settings.concurrency, 1, 64),
+        max_queue=env.integer("MAX_QUEUE", Settings.max_queue, 0, 1000),
+        timeout_milliseconds=env.integer("TIMEOUT_MILLISECONDS", Settings.timeout_milliseconds, 1, 600_000),
+        max_body_bytes=env.integer("MAX_BODY_BYTES", Settings.max_body_bytes, 1, 2**34),
+        drain_delay_seconds=env.integer("DRAIN_DELAY_SECONDS", int(Settings.drain_delay_seconds), 0, 3600),
+        host=env.text("HOST"),
+        port=env.integer("PORT", Settings.port, 0, 65_535),
+        metrics_port=env.integer("METRICS_PORT", Settings.metrics_port, 0, 65_535),
+        variant=env.text("VARIANT"),
+        revision=env.text("REVISION"),
+        termination_log=Path(termination_log) if termination_log else None,
+        log_level=level,
+    )
+
+
+def _model(env: _Reader, local_files: bool) -> ModelSettings:
+    name, uri = env.text("MODEL_NAME"), env.text("MODEL_URI")
+    if not uri:
+        raise LoadFailure(
+            Reason.INVALID_SETTINGS, f"no model to serve: give --model NAME=URI or set {PREFIX}MODEL_NAME and _URI"
+        )
+    if not _MODEL_NAME.fullmatch(name):
+        raise env.invalid("MODEL_NAME", name, "must be letters, digits, '.', '_' or '-', as it is part of the URL")
+    sha256 = env.text("MODEL_SHA256").lower()
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise env.invalid("MODEL_SHA256", sha256, "must be 64 hexadecimal digits")
+    model_format = env.text("MODEL_FORMAT", "auto")
+    if model_format not in get_args(Format):
+        raise env.invalid("MODEL_FORMAT", model_format, f"must be one of {', '.join(get_args(Format))}")
+    entrypoint = env.text("MODEL_ENTRYPOINT")
+    if entrypoint and not _ENTRYPOINT.fullmatch(entrypoint):
+        raise env.invalid("MODEL_ENTRYPOINT", entrypoint, "must look like pkg.mod:Class")
+    return ModelSettings(
+        name=name,
+        uri=uri,
+        sha256=sha256,
+        format=cast(Format, model_format),
+        entrypoint=entrypoint,
+        local_files=local_files,
+    )
+
+
+class _Reader:
+    """INFLIGHT_* variables by name, with errors that name them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._environ.get(PREFIX + name) or default
+
+    def integer(self, name: str, default: int, lowest: int, highest: int) -> int:
+        raw = self.text(name, str(default))
+        if not re.fullmatch(r"\d{1,18}", raw) or not lowest <= int(raw) <= highest:
+            raise self.invalid(name, raw, f"must be a whole number from {lowest} to {highest}")
+        return int(raw)
+
+    def invalid(self, name: str, value: str, want: str) -> LoadFailure:
+        return LoadFailure(Reason.INVALID_SETTINGS, f"{PREFIX}{name} {want}, not {value[:200]!r}")
