@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inflight_demo import cluster, models, published, ready, store
+from inflight_demo import cluster, models, published, reach, ready, store
 from inflight_demo.models import Catalogue
-from inflight_demo.traffic import router_url
+from inflight_demo.traffic import router
 from inflight_probe.kube import Kube, Object, access
 from inflight_probe.scaling import OWNER
 
@@ -59,12 +59,14 @@ async def opened(*, quick: bool) -> AsyncIterator[World]:
     async with Kube(access()) as kube:
         await kube.apply(cluster.namespace(NAMESPACE))
         catalogue = models.catalogue()
-        where = await store.ensure(kube, cluster.NAMESPACE)
+        keys = await store.ensure(kube, cluster.NAMESPACE)
         uploads = published.uploads(catalogue)
         second = [replace(u, key=SECOND_WAITING) for u in uploads if u.key == WAITING]
-        store.publish(where, [*uploads, *second], lambda _n, _u: None)
+        async with reach.service(kube, cluster.NAMESPACE, "s3", store.PORT) as url:
+            store.publish(url, keys, [*uploads, *second])
         await store.share(kube, cluster.NAMESPACE, NAMESPACE)
-        yield World(kube, await router_url(kube), catalogue, quick)
+        async with router(kube) as url:
+            yield World(kube, url, catalogue, quick)
 
 
 def variant(name: str, weight: int, key: str, **model: Any) -> Object:

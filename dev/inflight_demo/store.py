@@ -21,10 +21,9 @@ _READY_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Store:
-    """Where the store answers and the keys to it."""
+class Keys:
+    """The keys to the store."""
 
-    endpoint: str
     access_key: str
     secret_key: str
 
@@ -37,19 +36,15 @@ class Upload:
     file: Path
 
 
-async def ensure(kube: Kube, namespace: str) -> Store:
-    """The store, made if it isn't there. Its keys are drawn once and kept in the Secret `s3-credentials`."""
+async def ensure(kube: Kube, namespace: str) -> Keys:
+    """Make the store if it isn't there. Its keys are drawn once and kept in the Secret `s3-credentials`."""
     secret = await kube.get("Secret", namespace, CREDENTIALS) or await kube.apply(_credentials(namespace))
     for manifest in yaml.safe_load_all((Path(__file__).parent / "store.yaml").read_text()):
         manifest["metadata"]["namespace"] = namespace
         await kube.apply(manifest)
     await kube.wait("Deployment", namespace, "s3", _is_ready, seconds=_READY_SECONDS)
-    service = await kube.get("Service", namespace, "s3")
-    if service is None:
-        raise RuntimeError(f"Service {namespace}/s3 was deleted while the store was being set up; run again")
     keys = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
-    address = service["spec"]["clusterIP"]
-    return Store(f"http://{address}:{PORT}", keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"])
+    return Keys(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"])
 
 
 async def share(kube: Kube, owner: str, namespace: str) -> None:
@@ -61,13 +56,13 @@ async def share(kube: Kube, owner: str, namespace: str) -> None:
     await kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": copy, "data": secret["data"]})
 
 
-def publish(store: Store, uploads: Sequence[Upload], done: Callable[[int, Upload], None]) -> None:
-    """Put every object into the bucket; `done` hears of each one."""
+def publish(url: str, keys: Keys, uploads: Sequence[Upload], done: Callable[[int, Upload], None] | None = None) -> None:
+    """Put every object into the bucket of the store at `url`; `done` hears of each one."""
     client = boto3.client(
         "s3",
-        endpoint_url=store.endpoint,
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key,
+        endpoint_url=url,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
         region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=30),
     )
@@ -75,7 +70,8 @@ def publish(store: Store, uploads: Sequence[Upload], done: Callable[[int, Upload
         _ensure_bucket(client)
         for number, upload in enumerate(uploads, 1):
             client.put_object(Bucket=BUCKET, Key=upload.key, Body=upload.file.read_bytes())
-            done(number, upload)
+            if done is not None:
+                done(number, upload)
     finally:
         client.close()
 

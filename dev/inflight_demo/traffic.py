@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from inflight_probe.infer import through
 from inflight_probe.kube import Kube, access
 from inflight_probe.scaling import revision_of
 
-from inflight_demo import digits, loadstep, models, published, ready, store
+from inflight_demo import digits, loadstep, models, published, reach, ready, store
 from inflight_demo.cluster import NAMESPACE, SYSTEM
 from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
@@ -27,27 +28,23 @@ def main(console: Console) -> bool:
 
 
 async def _main(console: Console) -> bool:
-    async with Kube(access()) as kube:
+    async with Kube(access()) as kube, router(kube) as url:
         catalogue = await _models(kube, console)
-        router = await router_url(kube)
         await kube.delete("ModelDeployment", NAMESPACE, "waiting")
         with console.step("digits: 95 % logistic regression, 5 % neural network"):
             await ready.apply_example(kube, "digits", NAMESPACE)
             deployment = await ready.wait_ready(kube, NAMESPACE, "digits", seconds=_READY_SECONDS, say=console.say)
         with console.step(f"Traffic: {digits.REQUESTS:,} images through the router at full speed"):
-            run = await digits.send_images(router, NAMESPACE, "digits", catalogue.digits, console)
+            run = await digits.send_images(url, NAMESPACE, "digits", catalogue.digits, console)
             fine = digits.report(console, run, catalogue.digits, ready.weights(deployment))
         with console.step(f"Load: 1, then {_CLIENTS} requests in flight on a model that waits 100 ms"):
-            scaled = await _load(kube, router, console)
+            scaled = await _load(kube, url, console)
     return fine and scaled
 
 
-async def router_url(kube: Kube) -> str:
-    """The router's Service, by address. RuntimeError when the chart is not installed."""
-    service = await kube.get("Service", SYSTEM, "inflight-router")
-    if service is None:
-        raise RuntimeError(f"there is no Service {SYSTEM}/inflight-router; install the chart first")
-    return f"http://{service['spec']['clusterIP']}"
+def router(kube: Kube) -> AbstractAsyncContextManager[str]:
+    """The URL of the router's Service while the block runs."""
+    return reach.service(kube, SYSTEM, "inflight-router", 80)
 
 
 async def _models(kube: Kube, console: Console) -> models.Catalogue:
@@ -58,13 +55,14 @@ async def _models(kube: Kube, console: Console) -> models.Catalogue:
             ("model", "what", "accuracy"),
             [(m.key, m.title, f"{100 * m.accuracy:.1f} %") for m in catalogue.models],
         )
-        where = await store.ensure(kube, NAMESPACE)
+        keys = await store.ensure(kube, NAMESPACE)
         uploads = published.uploads(catalogue)
-        store.publish(where, uploads, lambda n, u: console.say(f"{n} of {len(uploads)}  s3://{store.BUCKET}/{u.key}"))
+        async with reach.service(kube, NAMESPACE, "s3", store.PORT) as url:
+            store.publish(url, keys, uploads, lambda n, u: console.say(f"{n} of {len(uploads)}  s3://models/{u.key}"))
     return catalogue
 
 
-async def _load(kube: Kube, router: str, console: Console) -> bool:
+async def _load(kube: Kube, url: str, console: Console) -> bool:
     await ready.apply_example(kube, "waiting", NAMESPACE)
     await ready.wait_ready(kube, NAMESPACE, "waiting", seconds=_READY_SECONDS, say=console.say)
     revision = await revision_of(kube, NAMESPACE, "waiting")
@@ -83,7 +81,7 @@ async def _load(kube: Kube, router: str, console: Console) -> bool:
 
     trace = await loadstep.play(
         kube,
-        through(router, NAMESPACE, "waiting"),
+        through(url, NAMESPACE, "waiting"),
         (NAMESPACE, revision),
         phases,
         seen=seen,

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from inflight_demo import cluster, models, published, store
+from inflight_demo import cluster, models, published, reach, store
 from inflight_demo.store import Upload
-from inflight_demo.traffic import router_url
+from inflight_demo.traffic import router
 from inflight_probe.kube import Kube, access
 from stage import Stage
 
@@ -42,17 +42,18 @@ async def _publish(catalogue: models.Catalogue, scratch: Path) -> None:
     pickled.write_bytes(pickle.dumps({"weights": [1.0, 2.0]}))
     own = [Upload(f"e2e/{file.stem}/{version}/model.py", file) for file in MODELS.glob("*.py") for version in (1, 2)]
     async with Kube(access()) as kube:
-        where = await store.ensure(kube, cluster.NAMESPACE)
+        keys = await store.ensure(kube, cluster.NAMESPACE)
         uploads = [*published.uploads(catalogue), *own, Upload("e2e/pickle/1/model.pkl", pickled)]
-        store.publish(where, uploads, lambda _n, _u: None)
+        async with reach.service(kube, cluster.NAMESPACE, "s3", store.PORT) as url:
+            store.publish(url, keys, uploads)
 
 
 @pytest.fixture
 async def stage(installed) -> AsyncIterator[Stage]:
     """A namespace of the test's own, which admits restricted pods only."""
     name = f"e2e-{secrets.token_hex(3)}"
-    async with Kube(access()) as kube:
+    async with Kube(access()) as kube, router(kube) as url:
         await kube.apply(cluster.namespace(name))
         await store.share(kube, cluster.NAMESPACE, name)
-        yield Stage(kube, await router_url(kube), name)
+        yield Stage(kube, url, name)
         await kube.delete("Namespace", "", name)
