@@ -37,6 +37,9 @@ class Certificates:
             context.load_verify_locations(cadata=proxy.ca)
         # Optional, not required: who comes without a certificate is told 401 in words.
         context.verify_mode = ssl.CERT_OPTIONAL
+        # No resumed sessions: they would keep a certificate good that is not any more.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
         self._made_of, self._current = made_of, context
         return True
 
