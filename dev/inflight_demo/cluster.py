@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = str(ROOT / "dev" / "cluster")
 SYSTEM = "inflight-system"
 NAMESPACE = "demo"
+PARTS = ("operator", "router")
+_ARCHIVE = "dev.inflight/archive"
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -59,8 +61,36 @@ def namespace(name: str) -> dict[str, Any]:
 
 
 def install_chart() -> None:
-    """`helm install`, or upgrade where it is installed; waits until every part is ready."""
+    """`helm install`, or upgrade where it is installed; waits until every part is ready.
+
+    The images' tag stays the same while they are developed, so what runs an older image is restarted.
+    """
+    before = _installed_images()
     run(
         CLUSTER, "exec", "--", "helm", "upgrade", "--install", "inflight", str(ROOT / "charts" / "inflight"),
         "--namespace", SYSTEM, "--wait", "--timeout", "4m", "--hide-notes",
     )  # fmt: skip
+    for part in PARTS:
+        archive = _archive(part)
+        target = f"deployment/inflight-{part}"
+        if part in before and before[part] != archive:
+            run(CLUSTER, "kubectl", "rollout", "restart", target, "-n", SYSTEM)
+            run(CLUSTER, "kubectl", "rollout", "status", target, "-n", SYSTEM, "--timeout=180s")
+        if before.get(part) != archive:
+            run(CLUSTER, "kubectl", "annotate", target, "-n", SYSTEM, "--overwrite", f"{_ARCHIVE}={archive}")
+
+
+def _installed_images() -> dict[str, str]:
+    """Which archive each installed part was started from, by part."""
+    command = [CLUSTER, "kubectl", "get", "deployments", "-n", SYSTEM, "-o", "json"]
+    listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["items"]
+    return {
+        d["metadata"]["name"].removeprefix("inflight-"): d["metadata"].get("annotations", {}).get(_ARCHIVE, "")
+        for d in listed
+    }
+
+
+def _archive(part: str) -> str:
+    """Name of the archive that the part's image was loaded from; it is named by its content."""
+    found = sorted((load().cache / "images").glob(f"{part}-*.tar"))
+    return found[-1].stem if found else "elsewhere"
