@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
 import sys
 
+import structlog
 import uvloop
 
 from inflight_operator import settings, telemetry
 from inflight_operator.errors import InflightError
 from inflight_operator.kube.client import Kube
-from inflight_operator.runtime import Operator
+from inflight_operator.runtime import Operator, StoppedError
 
 
 def main() -> None:
@@ -30,12 +30,17 @@ def main() -> None:
 
 
 async def _run(known: settings.Settings) -> None:
-    operator = asyncio.create_task(Operator(known, await Kube.connect(known.kubeconfig)).run(), name="operator")
+    kube = await Kube.connect(known.kubeconfig)
+    operator = asyncio.create_task(Operator(known, kube).run(), name="operator")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+        loop.add_signal_handler(number, operator.cancel)  # until kopf starts, which then has its own
+    try:
         await operator
+    except* (StoppedError, asyncio.CancelledError):
+        structlog.get_logger(__name__).info("stopped: the routers keep serving what they know")
+    finally:
+        await kube.close()
 
 
 if __name__ == "__main__":

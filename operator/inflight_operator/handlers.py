@@ -30,6 +30,8 @@ def registry(
     """The handlers. `router` is told of the router Service's EndpointSlices (the object, and whether it is deleted)."""
     made = kopf.OperatorRegistry()
 
+    kopf.on.login(registry=made)(_login)
+
     def follow(kind: str) -> Callable[..., Any]:
         # Coroutines, not functions: kopf would run functions in threads, and the store is the event loop's.
         async def handle(*, event: Any, **_: Any) -> None:
@@ -52,6 +54,11 @@ def registry(
         *_CHILDREN["EndpointSlice"], labels={names.SERVICE_NAME: router_service}, registry=made, id="routers"
     )(routers)
     return made
+
+
+async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """kopf's own readers; its other ways would import a second Kubernetes client, of tens of MiB."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
 def settings() -> kopf.OperatorSettings:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, Final
 
 import kopf
 import structlog
 
-from inflight_operator import handlers
+from inflight_operator import handlers, metrics_api
 from inflight_operator.access import Access
 from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
@@ -63,28 +64,27 @@ class Operator:
 
     async def run(self) -> None:
         """Run until cancelled or until a part fails; a failed part ends the process, and the kubelet starts it anew."""
-        settings = self._settings
-        health = Health(len(KINDS), lambda: self._first is not None and not self._first, time.monotonic)
-        serving = [await health.serve(settings.metrics_port)]
-        tls = xds.TlsFiles.in_directory(settings.tls_dir) if settings.tls_dir else None
-        server = await xds.serve(self._plane, settings.xds_port, tls)
-        access = Access(self._kube, settings)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._listen(stack)
             await self._read_everything()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._queue.run(self._work, settings.workers), name="workers")
+                group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
                 group.create_task(self._watch(), name="kopf")
                 group.create_task(self._resync(), name="resync")
                 group.create_task(self._tick(), name="tick")
-                if settings.metrics_api:
-                    group.create_task(access.serve_metrics_api(self._signal.demand), name="metrics API")
-        except* StoppedError:
-            _log.info("stopped: the routers keep serving what they know")
-        finally:
-            await server.stop()
-            for runner in serving:
-                await runner.cleanup()
-            await self._kube.close()
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        """Health first, so that the kubelet sees a process that waits for its cluster as alive."""
+        settings = self._settings
+        health = Health(len(KINDS), lambda: self._first is not None and not self._first, time.monotonic)
+        stack.push_async_callback((await health.serve(settings.metrics_port)).cleanup)
+        tls = xds.TlsFiles.in_directory(settings.tls_dir) if settings.tls_dir else None
+        stack.push_async_callback((await xds.serve(self._plane, settings.xds_port, tls)).stop)
+        if settings.metrics_api and settings.tls_dir:
+            access = Access(self._kube)
+            config = metrics_api.Config(tls_dir=settings.tls_dir, port=settings.metrics_api_port)
+            api = await metrics_api.serve(config, self._signal.demand, access.trust, access.review)
+            stack.push_async_callback(api.stop)
 
     async def _read_everything(self) -> None:
         """The first full world. Until every key of it has been reconciled once, no router is told anything."""

@@ -120,8 +120,12 @@ class Kube:
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._write(subresource, kind, _Call("PATCH", path, query, body, "application/merge-patch+json"))
 
-    async def create(self, kind: str, namespace: str | None, body: Mapping[str, Any]) -> Object:
-        """Create an object whose name does not matter (Events, access reviews)."""
+    async def ask(self, kind: str, body: Mapping[str, Any]) -> Object:
+        """A question in the form of an object that is never stored (an access review)."""
+        return await self._send(_Call("POST", _path(kind, None), {}, body))
+
+    async def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
+        """Create an object whose name does not matter (an Event)."""
         return await self._write("create", kind, _Call("POST", _path(kind, namespace), {}, body))
 
     async def delete(self, kind: str, obj: Object) -> None:

@@ -114,11 +114,12 @@ class Verdicts:
     def objection(self, key: Key, pieces: Pieces) -> str | None:
         """Why something of this ModelDeployment as it is wanted now was refused; None if nothing was."""
         if self.refuses_routes(key, pieces.routes):
-            return self.refused_routes[key][1]
+            return f"the router refuses its routes: {self.refused_routes[key][1]}"
         for type_url, resources in ((CLUSTER, pieces.clusters), (ENDPOINTS, pieces.endpoints)):
-            for resource in resources.values():
+            for resource in resources.values() if self.refused else ():
                 if self.refuses(type_url, resource):
-                    return self.refused[type_url, resource.name][1]
+                    kind = "cluster" if type_url == CLUSTER else "endpoints of"
+                    return f"the router refuses {kind} {resource.name}: {self.refused[type_url, resource.name][1]}"
         return None
 
     def forget(self, key: Key) -> None:
