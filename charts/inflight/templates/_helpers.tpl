@@ -1,0 +1,111 @@
+{{/* Labels of everything. Called with (dict "context" $ "component" "router"). */}}
+{{- define "inflight.labels" -}}
+{{ include "inflight.selector" . }}
+app.kubernetes.io/part-of: inflight
+app.kubernetes.io/managed-by: {{ .context.Release.Service }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Labels that pick one component's pods: they never change. */}}
+{{- define "inflight.selector" -}}
+app.kubernetes.io/name: inflight
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* A whole image reference. Called with (dict "context" $ "image" .Values.images.router). */}}
+{{- define "inflight.image" -}}
+{{- $name := .image.repository -}}
+{{- with .context.Values.image.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" .) $name }}{{ end -}}
+{{- if .image.digest -}}
+{{ $name }}@{{ .image.digest }}
+{{- else -}}
+{{ $name }}:{{ .image.tag | default .context.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* builtin or none: without rights on the whole cluster there can be no APIService. */}}
+{{- define "inflight.metricsApiMode" -}}
+{{- if .Values.watchNamespaces }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
+{{- end }}
+
+{{/* What the restricted Pod Security Standard wants of a pod. */}}
+{{- define "inflight.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* What it wants of a container, and a read-only root besides. */}}
+{{- define "inflight.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Where pods may run and how important they are. Called with (dict "context" $ "part" .Values.router). */}}
+{{- define "inflight.scheduling" -}}
+{{- with .context.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .part.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The rules of the operator in the namespaces that it serves. Golden copy: tests/contract/golden/rbac.yaml. */}}
+{{- define "inflight.operatorRules" -}}
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments]
+  verbs: [get, list, watch]
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments/status]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [deployments, controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+# The size of a new revision; every later one is the HPA's to write.
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+# Pods are read only when a revision does not become ready, and never watched.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{/* The rules for people: ModelDeployments and what scales them, to look at. */}}
+{{- define "inflight.viewRules" -}}
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments, modeldeployments/status]
+  verbs: [get, list, watch]
+- apiGroups: [custom.metrics.k8s.io]
+  resources: [deployments.apps/inflight_requests]
+  verbs: [get]
+{{- end }}
