@@ -315,6 +315,11 @@ def _virtual_host_options() -> dict[str, Message]:
             num_retries=UInt32Value(value=2),
             retry_host_predicate=[previous],
             host_selection_retry_max_attempts=3,
+            # At once: while no request is under way nothing slows the client down, and a large body would
+            # outgrow what is kept for a retry.
+            retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
+                base_interval=milliseconds(1), max_interval=milliseconds(10)
+            ),
         ),
         "request_body_buffer_limit": UInt64Value(value=RETRY_BODY_BYTES),
     }

@@ -69,17 +69,17 @@ class ControlPlane:
             raise ValueError(f"the RouteSpec of {spec.namespace}/{spec.name} was given as that of {key}")
         if self._specs.get(key) == spec:
             return
-        words = build.problem(spec)
-        if words is None:
-            before = self._world.pieces(key)
-            pieces = self._pieces(spec)
-            self._changed(self._world.set(key, pieces))
-            self._forget_resources(before, pieces)
-            self._invalid.pop(key, None)
-        else:
-            self._invalid[key] = words
-        self._specs[key] = spec
         self._waiting.add(key)
+        names = [build.cluster_name(spec.namespace, backend.name) for backend in spec.backends]
+        if words := build.problem(spec) or self._world.conflict(key, names):
+            self._invalid[key] = words
+            self._specs.pop(key, None)
+            return
+        before, pieces = self._world.pieces(key), self._pieces(spec)
+        self._changed(self._world.set(key, pieces))
+        self._forget_resources(before, pieces)
+        self._invalid.pop(key, None)
+        self._specs[key] = spec
 
     def remove(self, key: Key) -> None:
         """The ModelDeployment is gone."""

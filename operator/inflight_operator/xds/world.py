@@ -35,6 +35,7 @@ class World:
         }
         self.routes: dict[Key, Routes] = {}
         self._joined: dict[str, Resource] = {}
+        self._owners: dict[str, Key] = {}
         self._pieces: dict[Key, Pieces] = {}
 
     def pieces(self, key: Key) -> Pieces | None:
@@ -47,14 +48,27 @@ class World:
             last = self._joined[name] = route_configuration(name, version, routes)
         return last
 
+    def conflict(self, key: Key, clusters: Iterable[str]) -> str | None:
+        """Why a ModelDeployment can't have these clusters: the name of one is another's."""
+        for name in clusters:
+            owner = self._owners.get(name, key)
+            if owner != key:
+                return f"the cluster {name} belongs to the ModelDeployment {'/'.join(owner)}"
+        return None
+
     def set(self, key: Key, pieces: Pieces) -> Change:
-        """Wish for these pieces instead of the key's earlier ones."""
+        """Wish for these pieces, whose clusters have no `conflict`, instead of the key's earlier ones."""
         old = self._pieces.get(key)
         self._pieces[key] = pieces
         names = {
             CLUSTER: self._replace(CLUSTER, old.clusters if old else {}, pieces.clusters),
             ENDPOINTS: self._replace(ENDPOINTS, old.endpoints if old else {}, pieces.endpoints),
         }
+        for name in names[CLUSTER]:
+            if name in pieces.clusters:
+                self._owners[name] = key
+            else:
+                del self._owners[name]
         same = old is not None and old.routes.version == pieces.routes.version
         if same:
             return Change(names)
@@ -67,6 +81,8 @@ class World:
         if old is None:
             return Change()
         del self.routes[key]
+        for name in old.clusters:
+            del self._owners[name]
         return Change(
             {
                 CLUSTER: self._replace(CLUSTER, old.clusters, {}),
