@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from inflight_cluster import components, network, settings, status, tools
+from inflight_cluster import components, images, network, settings, status, tools
 from inflight_cluster.components import Options
 from inflight_cluster.console import Console
 from inflight_cluster.down import down
@@ -50,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("tools", help="build or find every program, and print where they are")
     archives = verbs.add_parser("load", help="import image archives into the node")
     archives.add_argument("archive", nargs="+", type=Path)
+    pictures = verbs.add_parser("images", help="build what has changed, and load it when the cluster is up")
+    pictures.add_argument("name", nargs="*", help=f"of {', '.join(images.PRODUCT + images.BINARIES)}; default: all")
+    pushed = verbs.add_parser("push", help="push the product's images to a registry")
+    pushed.add_argument("registry", help="such as registry.example.com/team")
     logs = verbs.add_parser("logs", help="a component's log")
     logs.add_argument("name")
     logs.add_argument("-f", "--follow", action="store_true")
@@ -71,6 +75,10 @@ def _run(chosen: Settings, given: argparse.Namespace) -> int:
         case "load":
             _require_root(given.verb)
             load(chosen.layout, given.archive, console)
+        case "images":
+            _images(chosen, given.name, console)
+        case "push":
+            images.push(given.registry, (), chosen.cache, console)
         case "tools":
             print(tools.ensure(components.GO_TOOLS, chosen.cache, console)["kubelet"].parent)
         case "logs":
@@ -78,6 +86,14 @@ def _run(chosen: Settings, given: argparse.Namespace) -> int:
         case _:
             return _print_lines(chosen, given.verb)
     return 0
+
+
+def _images(chosen: Settings, names: list[str], console: Console) -> None:
+    built = images.build(names, chosen.cache, console)
+    if network.exists(chosen.layout.netns):
+        load(chosen.layout, [image.archive for image in built], console)
+    for image in built:
+        print(f"{image.reference}  {image.archive}")
 
 
 def _print_lines(chosen: Settings, verb: str) -> int:

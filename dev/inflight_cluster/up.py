@@ -81,13 +81,27 @@ def prepare(settings: Settings, console: Console) -> dict[str, Path]:
 
 
 def load(where: Layout, archives: list[Path], console: Console) -> None:
-    """Import OCI or Docker image archives into the node's containerd."""
+    """Import OCI or Docker image archives into the node's containerd, unless it has had exactly this file."""
     for archive in archives:
+        mark = where.state / "loaded" / archive.name
+        facts = _facts(archive)
+        if mark.exists() and mark.read_text() == facts:
+            continue
         with console.step(f"load {archive.name}"):
             command = ["ctr", "--address", str(where.containerd_socket), "--namespace", "k8s.io", "images", "import"]
             done = subprocess.run([*command, str(archive)], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ClusterError(f"containerd did not take {archive}: {done.stderr.strip()}")
+            mark.parent.mkdir(exist_ok=True)
+            mark.write_text(facts)
+
+
+def _facts(archive: Path) -> str:
+    try:
+        status = archive.stat()
+    except FileNotFoundError:
+        raise ClusterError(f"no image archive {archive}") from None
+    return f"{archive.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 def refuse_inside(where: Layout) -> None:
