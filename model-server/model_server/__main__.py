@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0 after a stop that was asked for, 1 with the reason when it can't serve."""
     born = time.monotonic()
+    # The first process of a container ignores SIGTERM unless it asks for it; the imports below take a moment.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = _parser().parse_args(arguments)
     environ = {**os.environ, **_given(options)}
     try:

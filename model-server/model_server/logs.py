@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any, Final
 
 import orjson
 import structlog
+
+request_id: ContextVar[str] = ContextVar("request_id")
+"""The request that is being worked on; in every line logged meanwhile."""
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -15,9 +19,13 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 def configure(level: str, **always: str) -> None:
     """Set up structlog, and let the libraries' warnings through the same way; empty `always` values are left out."""
     bound = {key: value for key, value in always.items() if value}
+
+    def add_bound(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        of_request = request_id.get("")
+        return {**bound, **({"request_id": of_request} if of_request else {}), **event}
+
     shared: list[structlog.typing.Processor] = [
-        lambda _logger, _method, event: {**bound, **event},
-        structlog.contextvars.merge_contextvars,
+        add_bound,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper("iso", utc=True),
         structlog.processors.format_exc_info,

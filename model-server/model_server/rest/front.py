@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model_server import logs
 from model_server.errors import Code, Problem
 from model_server.rest import problems
 from model_server.rest.infer import Inference, Target, target
@@ -34,6 +35,7 @@ class Front:
         """One HTTP request."""
         head = RequestHead.of(scope)
         request_id = head.request_id()
+        logs.request_id.set(request_id)  # uvicorn gives each request a context of its own
         extra = [(b"x-request-id", request_id.encode())]
         if self.inference.lifecycle.draining:
             extra.append((b"connection", b"close"))
@@ -41,8 +43,7 @@ class Front:
         if asked is None:
             await self._manage(scope, receive, send, request_id, extra)
             return
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            answer = await self._predicted(asked, head, scope, receive, request_id)
+        answer = await self._predicted(asked, head, scope, receive, request_id)
         if answer.status == problems.STATUS[Code.CANCELLED]:
             self.telemetry.cancelled.inc()
         else:
@@ -78,7 +79,7 @@ class Front:
         try:
             await self.management(scope, receive, send_with_extra)
         except Exception as error:  # Starlette has answered 500 and raises again
-            _log.error("request failed", path=scope["path"], request_id=request_id, exc_info=error)
+            _log.error("request failed", path=scope["path"], exc_info=error)
 
 
 async def _respond(send: Send, answer: Answer, extra: problems.Headers) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from model_server.errors import Code, Problem
 
@@ -81,33 +81,44 @@ async def read_body(receive: Receive, head: RequestHead, limit: int, deadline: f
         raise Problem(Code.BAD_REQUEST, "content-length must be a number")
     if int(declared) > limit:
         raise _too_large(limit)
+    # Nearly always all of a small body is there already.
+    message = poll(receive)
+    if message is not None and not message.get("more_body", False):
+        return _checked(bytes(_part(message)), limit)
     try:
         async with asyncio.timeout_at(deadline):
-            message = await _next(receive)
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body", False) and len(body) <= limit:
-                return body
-            return await _rest(receive, body, message.get("more_body", False), limit)
+            return await _collected(receive, message, limit)
     except TimeoutError:
         raise Problem(Code.BODY_TIMEOUT, "the request body did not arrive before the deadline") from None
 
 
-async def _rest(receive: Receive, first: bytes, more: bool, limit: int) -> bytes:
-    collected = bytearray(first)
-    while more and len(collected) <= limit:
-        message = await _next(receive)
-        collected += message.get("body", b"")
+async def _collected(receive: Receive, message: Message | None, limit: int) -> bytes:
+    collected = bytearray()
+    more = True
+    while more:
+        if message is None:
+            message = await receive()
+        collected += _part(message)
         more = message.get("more_body", False)
-    if len(collected) > limit:
-        raise _too_large(limit)
+        message = None
+        _checked(collected, limit)
     return bytes(collected)
 
 
-async def _next(receive: Receive) -> Any:
-    message = await receive()
+def _part(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientLeftError
-    return message
+    part: bytes = message.get("body", b"")
+    return part
+
+
+B = TypeVar("B", bytes, bytearray)
+
+
+def _checked(body: B, limit: int) -> B:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 def _too_large(limit: int) -> Problem:
@@ -121,11 +132,18 @@ async def departure(receive: Receive) -> None:
 
 
 def has_left(receive: Receive) -> bool:
-    """Whether the client has left already: one step of `receive`, never waiting, and without the cost of a task."""
+    """Whether the client has left already."""
+    message = poll(receive)
+    return message is not None and message["type"] == "http.disconnect"
+
+
+def poll(receive: Receive) -> Message | None:
+    """What `receive` has ready now, if anything: one step of it, never waiting, and without the cost of a task."""
     step: Any = receive()
     try:
         step.send(None)
-    except StopIteration as message:
-        return bool(message.value["type"] == "http.disconnect")
+    except StopIteration as ready:
+        message: Message = ready.value
+        return message
     step.close()
-    return False
+    return None
