@@ -19,7 +19,7 @@ from inflight_cluster.tools import system_program
 
 _BASE_DOCKERFILE = Path(__file__).with_name("base.Dockerfile")
 _SUITE = "bookworm"
-_PACKAGES = "python3,python3-venv,ca-certificates"
+_PACKAGES = "python3,python3-venv,ca-certificates,libstdc++6"  # the last for grpcio and onnxruntime
 _WITHOUT = ("doc", "man", "locale", "info")
 _USER_HOOK = (
     'echo "nonroot:x:65532:65532:nonroot:/tmp:/usr/sbin/nologin" >> "$1/etc/passwd"; '
