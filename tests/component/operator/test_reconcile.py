@@ -6,9 +6,8 @@ import itertools
 from typing import Any
 
 import pytest
-from reconciling import NAMESPACE, Bench, CrashError
-
 from inflight_operator.api.names import revision_name
+from reconciling import NAMESPACE, Bench, CrashError
 
 _numbers = itertools.count()
 

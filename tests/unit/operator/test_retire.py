@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from inflight_operator.decide.demand import decide as demand
 from inflight_operator.decide.retire import PROPAGATION_SECONDS, decide
 

@@ -1,0 +1,142 @@
+"""A model of what Envoy does with delta xDS, as far as traffic depends on it; it asserts that traffic is kept whole.
+
+Like Envoy 1.40: a new cluster is asked endpoints for and serves when they have come; a changed cluster waits
+for endpoints without asking, and its acknowledgement waits with it; of a refused response of several
+resources the good ones may have been taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import Message
+from inflight_operator.xds.build import MAIN, TRIAL
+from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+
+Request = discovery_pb2.DeltaDiscoveryRequest
+Response = discovery_pb2.DeltaDiscoveryResponse
+
+MESSAGES = {
+    CLUSTER: cluster_pb2.Cluster,
+    ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    LISTENER: listener_pb2.Listener,
+    ROUTES: route_pb2.RouteConfiguration,
+}
+
+
+def clusters_of(route: route_components_pb2.Route) -> set[str]:
+    """Where a route leads."""
+    weighted = {cluster.name for cluster in route.route.weighted_clusters.clusters}
+    return weighted | ({route.route.cluster} if route.route.cluster else set())
+
+
+@dataclass
+class ModelRouter:
+    """`refuses` says why a resource is refused, or None. `outbox` is what it says to the operator."""
+
+    refuses: Callable[[Message], str | None] = lambda _message: None
+    versions: dict[str, dict[str, str]] = field(default_factory=lambda: {url: {} for url in MESSAGES})
+    warm: set[str] = field(default_factory=set)
+    main: dict[str, route_components_pb2.VirtualHost] = field(default_factory=dict)
+    outbox: deque[Request] = field(default_factory=deque)
+    received: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    _waiting: tuple[Request, set[str]] | None = None
+    _started: set[str] = field(default_factory=set)
+
+    def connect(self) -> None:
+        """A new stream: says what it has."""
+        self.outbox.clear()
+        if self._waiting:  # clusters that were changed and never became warm stay as they were
+            self._waiting = None
+        started, self._started = self._started, set()
+        self._start(CLUSTER, [])
+        if ENDPOINTS in started:
+            self._start(ENDPOINTS, sorted(self.versions[CLUSTER]))
+        if LISTENER in started:
+            self._start(LISTENER, [])
+        if ROUTES in started:
+            self._start(ROUTES, [MAIN, TRIAL])
+
+    def _start(self, type_url: str, names: list[str]) -> None:
+        self._started.add(type_url)
+        self.outbox.append(
+            Request(
+                type_url=type_url,
+                resource_names_subscribe=names,
+                initial_resource_versions=self.versions[type_url],
+            )
+        )
+
+    def receive(self, wire: bytes) -> None:
+        response = Response.FromString(wire)
+        names = tuple(sorted(r.name for r in response.resources))
+        self.received.append((response.type_url, names, tuple(response.removed_resources)))
+        answer = Request(type_url=response.type_url, response_nonce=response.nonce)
+        messages = {r.name: MESSAGES[response.type_url].FromString(r.resource.value) for r in response.resources}
+        words = [words for message in messages.values() if (words := self.refuses(message))]
+        if words:
+            answer.error_detail.message = words[0]
+            self.outbox.append(answer)
+            return
+        versions = {r.name: r.version for r in response.resources}
+        if response.type_url == CLUSTER:
+            self._take_clusters(versions, list(response.removed_resources), answer)
+        elif response.type_url == ENDPOINTS:
+            self._take_endpoints(versions, answer)
+        else:
+            self.versions[response.type_url].update(versions)
+            if MAIN in messages and response.type_url == ROUTES:
+                self._take_routes(messages[MAIN])
+            self.outbox.append(answer)
+            if response.type_url == LISTENER and ROUTES not in self._started:
+                self._start(ROUTES, [MAIN, TRIAL])
+
+    def _take_clusters(self, versions: dict[str, str], removed: list[str], answer: Request) -> None:
+        known = self.versions[CLUSTER]
+        used = {name for host in self.main.values() for route in host.routes for name in clusters_of(route)}
+        assert not used & set(removed), f"routes lead to {used & set(removed)}, which are taken away"
+        changed = {name for name, version in versions.items() if name in known and known[name] != version}
+        new = [name for name in versions if name not in known]
+        known.update(versions)
+        for name in removed:
+            known.pop(name, None)
+            self.versions[ENDPOINTS].pop(name, None)
+            self.warm.discard(name)
+        if new and ENDPOINTS not in self._started:
+            self._start(ENDPOINTS, new)
+        elif new or removed:
+            self.outbox.append(
+                Request(type_url=ENDPOINTS, resource_names_subscribe=new, resource_names_unsubscribe=removed)
+            )
+        if changed:
+            assert self._waiting is None
+            self._waiting = (answer, changed)
+        else:
+            self.outbox.append(answer)
+        if LISTENER not in self._started:
+            self._start(LISTENER, [])
+
+    def _take_endpoints(self, versions: dict[str, str], answer: Request) -> None:
+        self.versions[ENDPOINTS].update(versions)
+        self.warm.update(name for name in versions if name in self.versions[CLUSTER])
+        self.outbox.append(answer)
+        if self._waiting:
+            held, names = self._waiting
+            names.difference_update(versions)
+            if not names:
+                self._waiting = None
+                self.outbox.append(held)
+
+    def _take_routes(self, configuration: route_pb2.RouteConfiguration) -> None:
+        domains = [domain for host in configuration.virtual_hosts for domain in host.domains]
+        assert len(domains) == len(set(domains))
+        used = {n for host in configuration.virtual_hosts for route in host.routes for n in clusters_of(route)}
+        assert used <= self.warm, f"routes lead to {used - self.warm}, which can't serve yet"
+        self.main = {host.name: host for host in configuration.virtual_hosts}

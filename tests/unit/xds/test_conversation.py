@@ -1,0 +1,192 @@
+"""Any history of changes, refusals, restarts and delays keeps traffic whole and ends with what was wanted."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import hypothesis.strategies as st
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from inflight_operator.xds import build
+from inflight_operator.xds.ads import Stream
+from inflight_operator.xds.build import Key
+from inflight_operator.xds.model import RouteSpec
+from inflight_operator.xds.plane import ControlPlane
+from model_router import ModelRouter
+from route_specs import backend, route_spec
+
+BAD_TIMEOUT, BAD_PORT, BAD_REVISION = 6666, 666, "refused"
+
+
+def refuses(message: Message) -> str | None:
+    """A router that doesn't like some routes, some clusters and some endpoints."""
+    if isinstance(message, cluster_pb2.Cluster) and BAD_REVISION in message.name:
+        return "cluster refused"
+    if isinstance(message, endpoint_pb2.ClusterLoadAssignment):
+        hosts = [host for locality in message.endpoints for host in locality.lb_endpoints]
+        bad = any(host.endpoint.address.socket_address.port_value == BAD_PORT for host in hosts)
+        return "endpoints refused" if bad else None
+    if isinstance(message, route_pb2.RouteConfiguration):
+        routes = [route for host in message.virtual_hosts for route in host.routes]
+        bad = any(route.route.timeout.ToMilliseconds() == BAD_TIMEOUT for route in routes)
+        return "routes refused" if bad else None
+    return None
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> RouteSpec:
+    """Few names and values, so that they meet again and again; one in six has something that is refused."""
+    name = draw(st.sampled_from("abc"))
+    count = draw(st.integers(0, 2))
+    backends = [
+        backend(
+            variant,
+            draw(st.lists(st.integers(1, 3), max_size=2, unique=True)),
+            model=name,
+            revision=draw(st.sampled_from(["r1", "r2"])),
+            timeout=draw(st.sampled_from([1000, 2000])),
+            max_in_flight=draw(st.sampled_from([9, 9, 9, 2000])),
+        )
+        for variant in ["stable", "candidate"][:count]
+    ]
+    bad = draw(st.sampled_from([None] * 15 + ["routes", "cluster", "endpoints"])) if backends else None
+    if bad == "routes":
+        backends[0] = backend(model=name, timeout=BAD_TIMEOUT)
+    elif bad == "cluster":
+        backends[0] = backend(model=name, revision=BAD_REVISION)
+    elif bad == "endpoints":
+        backends[0] = backend(model=name, ports=[BAD_PORT])
+    weights = draw(st.sampled_from([(60, 40), (100, 0), (1, 99)])) if count == 2 else (100,)
+    return route_spec(*backends, name=name, weights=weights)
+
+
+def is_bad(spec: RouteSpec) -> bool:
+    ports = {endpoint.port for b in spec.backends for endpoint in b.endpoints}
+    timeouts = {b.timeout_milliseconds for b in spec.backends}
+    return BAD_PORT in ports or BAD_TIMEOUT in timeouts or any(b.revision == BAD_REVISION for b in spec.backends)
+
+
+def host_of(spec: RouteSpec) -> route_components_pb2.VirtualHost:
+    return route_pb2.RouteConfiguration.FromString(build.pieces(spec).routes.host).virtual_hosts[0]
+
+
+class Conversation(RuleBasedStateMachine):
+    """One operator and two routers, each with its own delays in both directions."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.wanted: dict[Key, RouteSpec] = {}
+        self.routers = {node: ModelRouter(refuses) for node in ("first", "second")}
+        self.may_vanish: set[str] = set()
+        self.start_operator()
+
+    def start_operator(self) -> None:
+        self.announced: list[Key] = []
+        self.plane = ControlPlane(self.announced.append)
+        self.plane.open()
+        self.streams: dict[str, Stream] = {}
+        self.inboxes: dict[str, deque[bytes]] = {}
+        for key, spec in self.wanted.items():
+            self.plane.set(key, spec)
+        for node in self.routers:
+            self.connect(node)
+
+    def connect(self, node: str) -> None:
+        self.routers[node].connect()
+        self.streams[node] = self.plane.connected(node, "1.40.0")
+        self.inboxes[node] = deque()
+
+    @rule(spec=specs())
+    def change(self, spec: RouteSpec) -> None:
+        key = (spec.namespace, spec.name)
+        self.wanted[key] = spec
+        if is_bad(spec):
+            self.may_vanish.add("/".join(key))  # after a restart nobody knows what was accepted before
+        self.plane.set(key, spec)
+
+    @precondition(lambda self: self.wanted)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.wanted)))
+        del self.wanted[key]
+        self.may_vanish.add("/".join(key))
+        self.plane.remove(key)
+
+    @rule(node=st.sampled_from(["first", "second"]), turns=st.integers(1, 6))
+    def talk(self, node: str, turns: int) -> None:
+        for _ in range(turns):
+            self.deliver(node)
+
+    def deliver(self, node: str) -> bool:
+        """One message in each direction; whether there was one."""
+        router, stream = self.routers[node], self.streams[node]
+        moved = False
+        if router.outbox:
+            self.plane.received(stream, router.outbox.popleft())
+            moved = True
+        self.inboxes[node].extend(stream.session.responses())
+        if self.inboxes[node]:
+            before = set(router.main)
+            router.receive(self.inboxes[node].popleft())
+            lost = before - set(router.main) - self.may_vanish
+            assert not lost, f"{lost} lost their routes"
+            moved = True
+        return moved
+
+    @rule(node=st.sampled_from(["first", "second"]))
+    def reconnect(self, node: str) -> None:
+        self.plane.disconnected(self.streams[node])
+        self.connect(node)
+
+    @rule(node=st.sampled_from(["first", "second"]))
+    def replace_router(self, node: str) -> None:
+        self.routers[node] = ModelRouter(refuses)
+        self.plane.disconnected(self.streams[node])
+        self.connect(node)
+
+    @rule()
+    def replace_operator(self) -> None:
+        self.start_operator()
+
+    @rule()
+    def settle(self) -> None:
+        """When nothing happens any more, all have what was wanted, and it takes a bounded number of messages."""
+        for _ in range(500):
+            if not any([self.deliver(node) for node in self.routers]):
+                break
+        else:
+            raise AssertionError("they talk for ever")
+        for key, spec in self.wanted.items():
+            state = self.plane.programmed(key)
+            assert bool(state.rejected) == is_bad(spec), (key, state)
+            assert state.acknowledged == (not is_bad(spec)), (key, state)
+        good = {"/".join(key): host_of(spec) for key, spec in self.wanted.items() if not is_bad(spec)}
+        clusters = {n for spec in self.wanted.values() if not is_bad(spec) for n in build.pieces(spec).clusters}
+        for router in self.routers.values():
+            assert {name: host for name, host in router.main.items() if name in good} == good
+            assert router.main.keys() - {"*"} <= {"/".join(key) for key in self.wanted}
+            assert clusters <= router.warm
+            if not any(map(is_bad, self.wanted.values())):
+                assert clusters == router.versions["type.googleapis.com/envoy.config.cluster.v3.Cluster"].keys()
+
+    @invariant()
+    def one_stream_per_router(self) -> None:
+        if hasattr(self, "plane"):
+            assert self.plane.routers <= {"first", "second"}
+
+    def teardown(self) -> None:
+        if hasattr(self, "plane"):
+            self.settle()
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
