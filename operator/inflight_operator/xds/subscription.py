@@ -102,10 +102,11 @@ class Subscription:
         self._dirty.update(name for name in names if self.subscribes(name) or name in self.accepted)
 
     def resend(self, names: Collection[str]) -> None:
-        """Send these again although the router may have them, if it subscribes to them."""
-        again = self._names.intersection(names)
+        """Send these again although the router may have them, if it subscribes to them (or will, on a new stream,
+        saying that it has them)."""
+        again = self._names.intersection(names) if self._started else set(names)
         self._again |= again
-        self._dirty |= again
+        self._dirty |= again & self._names
 
     def next(
         self,
