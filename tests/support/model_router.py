@@ -84,12 +84,13 @@ class ModelRouter:
         if words:
             answer.error_detail.message = words[0]
             self.outbox.append(answer)
+            self._go_on()
             return
         versions = {r.name: r.version for r in response.resources}
         if response.type_url == CLUSTER:
             self._take_clusters(versions, list(response.removed_resources), answer)
         elif response.type_url == ENDPOINTS:
-            self._take_endpoints(versions, answer)
+            self._take_endpoints(versions, list(response.removed_resources), answer)
         else:
             self.versions[response.type_url].update(versions)
             if MAIN in messages and response.type_url == ROUTES:
@@ -120,10 +121,15 @@ class ModelRouter:
             self._waiting = (answer, changed)
         else:
             self.outbox.append(answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The first answer about clusters, even a refused one, lets the start go on to listeners."""
         if LISTENER not in self._started:
             self._start(LISTENER, [])
 
-    def _take_endpoints(self, versions: dict[str, str], answer: Request) -> None:
+    def _take_endpoints(self, versions: dict[str, str], unknown: list[str], answer: Request) -> None:
+        assert not self.warm & set(unknown), "endpoints in use are taken away"
         self.versions[ENDPOINTS].update(versions)
         self.warm.update(name for name in versions if name in self.versions[CLUSTER])
         self.outbox.append(answer)

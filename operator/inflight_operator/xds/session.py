@@ -53,14 +53,18 @@ class Session:
         if request.type_url == ROUTES:
             self._book.ask(request)
         elif subscription := self._subscriptions.get(request.type_url):
-            subscription.ask(request, self._world.resources[request.type_url])
+            wanted = self._world.resources[request.type_url]
+            subscription.ask(request, wanted)
+            for name, version in request.initial_resource_versions.items():
+                if name in wanted and wanted[name].version == version:
+                    self._verdicts.accepted[request.type_url, name] = wanted[name]
 
     def responses(self) -> Iterator[bytes]:
         """What can be sent now, in order."""
         for type_url, subscription in self._subscriptions.items():
             batch = subscription.next(
                 self._world.resources[type_url],
-                partial(self._verdicts.refuses, type_url),
+                partial(self._verdicts.usable, type_url),
                 self._needed_clusters if type_url == CLUSTER else list,
             )
             if batch is not None and type_url == CLUSTER:
@@ -116,7 +120,9 @@ class Session:
             if culprit := subscription.refuse():
                 self._verdicts.refused[type_url, culprit.name] = (culprit.version, words)
             return
-        subscription.accept()
+        for resource in subscription.accept().resources:
+            if resource.name in self._world.resources[type_url]:
+                self._verdicts.accepted[type_url, resource.name] = resource
 
     def _needed_clusters(self) -> Collection[str]:
         referred = self._book.referred()

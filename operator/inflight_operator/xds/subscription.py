@@ -111,18 +111,19 @@ class Subscription:
     def next(
         self,
         wanted: Mapping[str, Resource],
-        refuses: Callable[[Resource], bool],
+        usable: Callable[[Resource], Resource | None],
         needed: Callable[[], Collection[str]],
     ) -> Batch | None:
         """What to send now, if anything: nothing while a response is on its way.
 
-        `refuses` tells resources that are not to be sent, `needed` names that are not to be removed yet.
+        `usable` gives for a wanted resource the one to send: itself, or an earlier one when it has been refused,
+        or None. `needed` gives names that are not to be removed yet.
         """
         if self.flight is not None or not self._started or not (self._dirty or self._owes_answer):
             return None
         while True:
-            scope = self._dirty & self._suspects[0] if self._suspects else self._dirty
-            batch = Batch(self._changed(scope, wanted, refuses), self._gone(scope, wanted, needed))
+            scope = sorted(self._dirty & self._suspects[0] if self._suspects else self._dirty)
+            batch = self._batch(scope, wanted, usable, needed)
             if batch.resources or batch.removed or not self._suspects:
                 break
             self._suspects.pop(0)
@@ -133,7 +134,6 @@ class Subscription:
         self._dirty -= sent
         self._again -= sent
         self._dirty.difference_update(batch.removed)
-        self._asked.difference_update(batch.removed)
         self.flight = batch
         return batch
 
@@ -144,6 +144,7 @@ class Subscription:
         self.accepted.update((r.name, r.version) for r in batch.resources)
         for name in batch.removed:
             self.accepted.pop(name, None)
+            self._asked.discard(name)
         return batch
 
     def refuse(self) -> Refusal | None:
@@ -151,7 +152,9 @@ class Subscription:
         batch, self.flight = self.flight, None
         assert batch is not None  # noqa: S101
         names = {r.name for r in batch.resources}
-        self._dirty |= names
+        self._dirty |= names | set(batch.removed)
+        # What it had is not taken for granted: a changed cluster may have dropped its endpoints with the refusal.
+        self._again |= names
         if self._suspects:
             self._suspects.pop(0)
         if len(names) == 1:
@@ -160,30 +163,29 @@ class Subscription:
             self._suspects[:0] = halves(names)
         return None
 
-    def _changed(
-        self, scope: set[str], wanted: Mapping[str, Resource], refuses: Callable[[Resource], bool]
-    ) -> list[Resource]:
-        """Resources of `scope` to send; names that need nothing are taken off the list of dirty ones."""
-        send = []
-        for name in sorted(scope):
-            resource = wanted.get(name)
-            if resource is None:
-                continue
-            known = self.accepted.get(name) == resource.version and name not in self._again
-            if known or refuses(resource):
-                self._dirty.discard(name)
+    def _batch(
+        self,
+        scope: Collection[str],
+        wanted: Mapping[str, Resource],
+        usable: Callable[[Resource], Resource | None],
+        needed: Callable[[], Collection[str]],
+    ) -> Batch:
+        """What there is to say about these names; those that need nothing are no longer dirty."""
+        batch = Batch([], [])
+        had = []
+        for name in scope:
+            resource = usable(wanted[name]) if name in wanted else None
+            if resource is not None and self._lacks(resource):
+                batch.resources.append(resource)
+            elif resource is None and name in self._asked and name not in self.accepted:
+                batch.removed.append(name)  # it waits for an answer: there is none
+            elif resource is None and name not in wanted and self._removes and name in self.accepted:
+                had.append(name)
             else:
-                send.append(resource)
-        return send
-
-    def _gone(
-        self, scope: set[str], wanted: Mapping[str, Resource], needed: Callable[[], Collection[str]]
-    ) -> list[str]:
-        """Names of `scope` to say are gone. Endpoints are only said to be unknown when asked for: they go
-        with their cluster."""
-        gone = [name for name in sorted(scope) if name not in wanted]
-        had = [name for name in gone if self._removes and name in self.accepted]
+                self._dirty.discard(name)
         keep = needed() if had else ()
-        unknown = [name for name in gone if name in self._asked and name not in self.accepted]
-        self._dirty.difference_update(set(gone) - set(had) - set(unknown))
-        return [name for name in had if name not in keep] + unknown
+        batch.removed.extend(name for name in had if name not in keep)
+        return batch
+
+    def _lacks(self, resource: Resource) -> bool:
+        return self.accepted.get(resource.name) != resource.version or resource.name in self._again

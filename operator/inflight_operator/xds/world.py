@@ -105,15 +105,22 @@ class World:
 class Verdicts:
     """What one build of Envoy has said.
 
-    `passed` are the routes last accepted alone, per key: what may be merged, and what a key falls back to.
-    `refused` are versions of resources and `refused_routes` versions of routes that it said no to, with its words:
-    they are never sent to it again.
+    `accepted` are the resources that it last accepted, by type and name, `passed` the routes that it last
+    accepted alone, by key: what stands in for what it refuses. `refused` are versions of resources and
+    `refused_routes` versions of routes that it said no to, with its words: they are never sent to it again.
     """
 
     def __init__(self) -> None:
-        self.passed: dict[Key, Routes] = {}
+        self.accepted: dict[tuple[str, str], Resource] = {}
         self.refused: dict[tuple[str, str], tuple[str, str]] = {}
+        self.passed: dict[Key, Routes] = {}
         self.refused_routes: dict[Key, tuple[str, str]] = {}
+
+    def usable(self, type_url: str, resource: Resource) -> Resource | None:
+        """What to send when this resource is wanted: itself, or what was last accepted if it is refused."""
+        if not self.refuses(type_url, resource):
+            return resource
+        return self.accepted.get((type_url, resource.name))
 
     def has_passed(self, key: Key, routes: Routes) -> bool:
         passed = self.passed.get(key)
@@ -146,5 +153,6 @@ class Verdicts:
     def forget_clusters(self, names: Iterable[str]) -> None:
         """These clusters are gone."""
         for name in names:
-            self.refused.pop((CLUSTER, name), None)
-            self.refused.pop((ENDPOINTS, name), None)
+            for type_url in (CLUSTER, ENDPOINTS):
+                self.refused.pop((type_url, name), None)
+                self.accepted.pop((type_url, name), None)

@@ -129,6 +129,20 @@ async def test_a_new_operator_takes_away_what_is_gone_and_brings_what_is_new(rig
     assert set(seen) == {"200 pod"}
 
 
+async def test_a_new_operator_changes_a_cluster_that_its_router_has(rig: Rig) -> None:
+    """On the new stream the router says that it has the endpoints, and waits for them all the same."""
+    pod = await rig.pod()
+    await rig.start(route_spec(backend(ports=[pod.port])))
+    router = await rig.router()
+    async with rig.traffic() as seen:
+        await rig.stop_operator()
+        await rig.start(route_spec(backend(ports=[pod.port], max_in_flight=5000)))
+        assert (await rig.programmed(KEY)).acknowledged
+        stats = await router.stats(r"^cluster_manager\.(cluster_modified|warming_clusters)$")
+        assert stats == {"cluster_manager.cluster_modified": 1, "cluster_manager.warming_clusters": 0}
+    assert set(seen) == {"200 pod"}
+
+
 async def test_without_an_operator_a_router_serves_and_a_new_one_is_not_ready(rig: Rig) -> None:
     pod = await rig.pod()
     await rig.start(route_spec(backend(ports=[pod.port])))

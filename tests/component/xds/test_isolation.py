@@ -106,6 +106,44 @@ async def test_the_others_serve_and_change_while_one_is_refused(rig: Rig, spoil:
     assert set(seen_bad) == {"200 pod", "200 other"}  # its last accepted routes stayed in force
 
 
+async def test_a_changed_cluster_keeps_its_endpoints_when_its_new_ones_are_refused(rig: Rig) -> None:
+    """Envoy holds back its acknowledgement of clusters until the changed one has endpoints."""
+
+    def pieces(spec: RouteSpec) -> Pieces:
+        made = build.pieces(spec)
+        return with_bad_endpoints(made) if spec.backends[0].max_in_flight > 9 else made
+
+    pod = await rig.pod()
+    other = route_spec(backend(ports=[pod.port], model="bad"), name="bad")
+    await rig.start(route_spec(backend(ports=[pod.port])), other, pieces=pieces)
+    router = await rig.router()
+    await rig.until(lambda: rig.plane.programmed(BAD).acknowledged)
+    rig.set(route_spec(backend(ports=[pod.port], max_in_flight=5000)))
+    assert "endpoints" in ((await rig.programmed(KEY)).rejected or "")
+    rig.set(route_spec(backend(ports=[pod.port], model="bad", revision="new"), name="bad"))
+    assert (await rig.programmed(BAD)).acknowledged
+    stats = await router.stats(r"^cluster_manager\.(cluster_modified|warming_clusters)$")
+    assert stats == {"cluster_manager.cluster_modified": 1, "cluster_manager.warming_clusters": 0}
+    assert (await rig.ask()).status == 200
+
+
+@pytest.mark.parametrize("spoil", SPOILS[:-1], ids=lambda f: f.__name__)
+async def test_a_router_that_starts_with_a_refused_one_serves_the_others(
+    rig: Rig, spoil: Callable[[Pieces], Pieces]
+) -> None:
+    pod = await rig.pod()
+    bad = route_spec(backend(ports=[pod.port], model="bad", revision="broken"), name="bad")
+    await rig.start(bad, pieces=lambda spec: broken(spec, spoil))
+    await rig.router("first")  # ready with the refused one alone
+    assert (await rig.programmed(BAD)).rejected
+    rig.set(route_spec(backend(ports=[pod.port])))
+    assert (await rig.programmed(KEY)).acknowledged
+    assert (await rig.ask()).status == 200
+    await rig.router("second")  # ready with both
+    await rig.until(lambda: rig.plane.routers == {"first", "second"})
+    assert (await rig.programmed(KEY)).acknowledged
+
+
 @pytest.mark.parametrize("count", [1, 3])
 async def test_bad_ones_are_found_among_many_and_never_merged(rig: Rig, count: int) -> None:
     pod = await rig.pod()
