@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,10 +26,13 @@ def fields(schema: Object, path: str = "") -> Iterator[tuple[str, Object]]:
 
 
 @pytest.fixture(scope="module")
-def schema(api: Api) -> Object:
-    """What the API server publishes: kubectl explain prints this."""
-    published = api.http.get("/openapi/v3/apis/serving.inflight.dev/v1alpha1").json()
-    return published["components"]["schemas"]["dev.inflight.serving.v1alpha1.ModelDeployment"]
+def schema(api: Api) -> Any:
+    """What the API server publishes, a moment after the definition is there: kubectl explain prints this."""
+    deadline = time.monotonic() + 30
+    while (answer := api.http.get("/openapi/v3/apis/serving.inflight.dev/v1alpha1")).status_code != 200:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.1)
+    return answer.json()["components"]["schemas"]["dev.inflight.serving.v1alpha1.ModelDeployment"]
 
 
 def test_kubectl_explain_has_words_for_every_field(schema: Object) -> None:
