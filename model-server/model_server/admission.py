@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from model_server.errors import Code, Problem
-from model_server.executor import Executor
+from model_server.executor import Executor, Work
 from model_server.telemetry import Telemetry
 
 _SMOOTHING: Final = 0.1
@@ -28,7 +28,7 @@ class Ticket:
 
     __slots__ = ("answer", "arrived", "deadline", "number", "timer", "work")
 
-    def __init__(self, number: int, work: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, number: int, work: Work, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         self.number = number
         self.work = work
         self.deadline = deadline
@@ -78,8 +78,8 @@ class Admission:
                 retry_after_ms=self._retry_after_ms(),
             )
 
-    async def run(self, work: Callable[[], Any], deadline: float, departure: Callable[[], Awaitable[None]]) -> Any:
-        """The result of `work()`, run when a slot is free.
+    async def run(self, work: Work, deadline: float, departure: Callable[[], Awaitable[None]]) -> Any:
+        """The result of `work`, run when a slot is free.
 
         `deadline` is on the loop's clock. `departure()` returns when the client has left; it is awaited only where
         the request has to wait for its turn. Problem: queue_full, deadline, cancelled; and whatever `work` raises.
@@ -95,7 +95,7 @@ class Admission:
             if watch is not None:
                 watch.cancel()
 
-    def enter(self, work: Callable[[], Any], deadline: float) -> Ticket:
+    def enter(self, work: Work, deadline: float) -> Ticket:
         """Admit a request: it starts at once or waits its turn. Raises Problem when it can do neither."""
         self.check(deadline)
         ticket = Ticket(next(self._numbers), work, deadline, self._loop)

@@ -25,7 +25,7 @@ import uvloop
 from model_server import metrics_endpoint, startup
 from model_server.admission import Admission
 from model_server.errors import LoadFailure, Reason
-from model_server.executor import ThreadExecutor
+from model_server.executor import QuickExecutor, ThreadExecutor
 from model_server.lifecycle import Lifecycle, Served
 from model_server.rest import management
 from model_server.rest.connection import Connection
@@ -59,8 +59,9 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._telemetry = Telemetry()
         self._lifecycle = Lifecycle(settings.model.name)
-        self._executor = ThreadExecutor(settings.concurrency)
-        admission = Admission(settings.concurrency, settings.max_queue, self._executor, self._telemetry)
+        self._threads = ThreadExecutor(settings.concurrency)
+        executor = QuickExecutor(self._threads)
+        admission = Admission(settings.concurrency, settings.max_queue, executor, self._telemetry)
         timeout = settings.timeout_milliseconds / 1000
         inference = Inference(self._lifecycle, admission, timeout, settings.max_body_bytes)
         front = Front(inference, management.build(self._lifecycle), self._telemetry)
@@ -85,7 +86,7 @@ class Process:
         finally:
             self._server.should_exit = True
             await serving
-            self._executor.stop()
+            self._threads.stop()
             metrics.close()
 
     async def _until_stopped(self, model_dir: Path) -> None:

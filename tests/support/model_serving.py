@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import orjson
 from model_server.admission import Admission
-from model_server.executor import Done, ThreadExecutor
+from model_server.executor import Done, ThreadExecutor, Work
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.base import Metadata, Model
 from model_server.models.tensors import Tensors, TensorSpec
@@ -42,6 +42,7 @@ class FakeModel:
     )
     function: Callable[[Tensors], Tensors] = lambda inputs: {"y": 2 * inputs["x"]}
     seen: list[Tensors] = field(default_factory=list)
+    computes_only: bool = False
 
     def predict(self, inputs: Tensors) -> Tensors:
         """See Model."""
@@ -53,9 +54,9 @@ class ManualExecutor:
     """Runs nothing until the test says so; everything happens on the event loop."""
 
     def __init__(self) -> None:
-        self.pending: list[tuple[Callable[[], Any], Done]] = []
+        self.pending: list[tuple[Work, Done]] = []
 
-    def submit(self, work: Callable[[], Any], done: Done) -> None:
+    def submit(self, work: Work, done: Done) -> None:
         """See Executor."""
         self.pending.append((work, done))
 
@@ -63,7 +64,7 @@ class ManualExecutor:
         """End the prediction that was started `index` places after the oldest."""
         work, done = self.pending.pop(index)
         try:
-            done(work(), None, seconds)
+            done(work.call(), None, seconds)
         except Exception as error:
             done(None, error, seconds)
 

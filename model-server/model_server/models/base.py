@@ -26,5 +26,9 @@ class Model(Protocol):
     def metadata(self) -> Metadata:
         """Its inputs and outputs."""
 
+    @property
+    def computes_only(self) -> bool:
+        """Whether a prediction never waits for anything, so that its time follows from the size of its input."""
+
     def predict(self, inputs: Tensors) -> Tensors:
         """Outputs by name, in the model's order. Problem(bad_input) when the input is to blame."""

@@ -41,6 +41,8 @@ _ZIPMAPS: Final = {
 class OnnxModel:
     """One onnxruntime session, which may run from several threads at once."""
 
+    computes_only = True
+
     def __init__(self, path: Path, threads: int) -> None:
         """Load `path`; a prediction uses `threads` threads. LoadFailure: UnsafeFormat, LoadFailed."""
         _refuse_external_data(path)

@@ -24,6 +24,8 @@ from model_server.models.tensors import DATATYPES, Array, Tensors, TensorSpec, d
 class PythonModel:
     """An instance of the user's class; `predict` is called from as many threads as the server has slots."""
 
+    computes_only = False
+
     def __init__(self, path: Path, entrypoint: str) -> None:
         """Import `path`, make the class, call its `load`. LoadFailure(LoadFailed) with what the code raised."""
         directory = path if path.is_dir() else path.parent

@@ -16,6 +16,8 @@ from model_server.models.tensors import Array, Tensors, TensorSpec, datatype_of
 class SkopsModel:
     """An estimator with `predict`; classifiers that can also answer `probabilities`."""
 
+    computes_only = True
+
     def __init__(self, path: Path, threads: int, max_bytes: int) -> None:
         """Load `path`. LoadFailure: UnsafeFormat (types that aren't trusted), UnsupportedFormat, LoadFailed."""
         _check_size(path, max_bytes)

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from model_server.admission import Admission
 from model_server.errors import Code, Problem, first_line
+from model_server.executor import Work
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.tensors import Tensors
 from model_server.rest import v1, v2
@@ -75,7 +76,8 @@ class Inference:
         return v2.encode(request, outputs, asked.name, served)
 
     async def _run(self, served: Served, inputs: Tensors, deadline: float, receive: Receive) -> Tensors:
-        work = partial(served.model.predict, inputs)
+        size = sum(array.nbytes for array in inputs.values()) if served.model.computes_only else None
+        work = Work(partial(served.model.predict, inputs), size)
         try:
             outputs: Tensors = await self.admission.run(work, deadline, partial(departure, receive))
         except Problem:
