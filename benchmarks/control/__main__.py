@@ -11,12 +11,11 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from benchmarks.control import change, demo, fleet, numbers, quiet, refusal, routing, split, step, world
+from benchmarks.control.result import Result, load_all, save, stamped
 from inflight_cluster.errors import ClusterError
 from inflight_demo.console import Console
 from inflight_probe.kube import ApiError
-
-from benchmarks.control import change, demo, fleet, numbers, quiet, refusal, routing, split, step, world
-from benchmarks.control.result import Result, load_all, save, stamped
 
 Row = Callable[[world.World, Console], Awaitable[list[Result]]]
 

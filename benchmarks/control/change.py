@@ -12,15 +12,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, SECOND_WAITING, WAITING, World, deployment, variant
 from inflight_demo import ready
 from inflight_demo.console import Console
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.kube import Object
 from inflight_probe.load import Run, steady
 from inflight_probe.scaling import OWNER, VARIANT
-
-from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, SECOND_WAITING, WAITING, World, deployment, variant
 
 _RATE = 200.0
 _WAIT_MILLISECONDS = 50

@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import time
 
+from benchmarks.control.result import Result
 from inflight_cluster.settings import load
 from inflight_demo.cluster import ROOT
 from inflight_demo.console import Console, clock
-
-from benchmarks.control.result import Result
 
 _GOALS = {"cold": 20 * 60.0, "warm": 3 * 60.0, "up": 90.0}
 

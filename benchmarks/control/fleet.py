@@ -10,16 +10,15 @@ import asyncio
 import time
 from collections.abc import Hashable, Iterable
 
+from benchmarks.control.arrivals import watching
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, World, deployment, variant
 from inflight_demo.cluster import SYSTEM
 from inflight_demo.console import Console
 from inflight_probe import pods
 from inflight_probe.kube import Kube, Object
 from inflight_probe.scaling import OWNER
 from inflight_probe.stats import percentile
-
-from benchmarks.control.arrivals import watching
-from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, World, deployment, variant
 
 _CHILDREN = ("Deployment", "Service", "HorizontalPodAutoscaler")
 _GOAL_MILLISECONDS = 500

@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping
 
 import aiohttp
-from inflight_demo.cluster import SYSTEM
-from inflight_demo.console import Console
-from inflight_probe.kube import Kube
 
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World, deployment, variant
+from inflight_demo.cluster import SYSTEM
+from inflight_demo.console import Console
+from inflight_probe.kube import Kube
 
 _MANAGER = "inflight-operator"
 _KINDS = ("ModelDeployment", "Deployment", "Service", "HorizontalPodAutoscaler", "ControllerRevision")

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from inflight_demo.console import Console
-from inflight_probe.infer import output, request_body, sender, session, through
-from inflight_probe.load import Outcome, Run, closed_loop
 
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World, deployment, variant
+from inflight_demo.console import Console
+from inflight_probe.infer import output, request_body, sender, session, through
+from inflight_probe.load import Outcome, Run, closed_loop
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "inflight"

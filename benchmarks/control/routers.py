@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
+
+from benchmarks.control.arrivals import Arrivals
 from inflight_demo.cluster import SYSTEM
 from inflight_probe import pods
 from inflight_probe.kube import Kube
-
-from benchmarks.control.arrivals import Arrivals
 
 _ADMIN = "http://127.0.0.1:9901"
 _SELECTOR = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"

@@ -6,16 +6,15 @@ import asyncio
 import time
 from collections.abc import Hashable, Iterable, Sequence
 
-from inflight_demo.console import Console
-from inflight_probe.kube import Object
-from inflight_probe.scaling import OWNER
-from inflight_probe.stats import percentile
-
 from benchmarks.control import routers
 from benchmarks.control.arrivals import watching
 from benchmarks.control.result import Result
 from benchmarks.control.routers import Router
 from benchmarks.control.world import NAMESPACE, World, deployment, variant
+from inflight_demo.console import Console
+from inflight_probe.kube import Object
+from inflight_probe.scaling import OWNER
+from inflight_probe.stats import percentile
 
 _GOAL_MILLISECONDS = 500
 

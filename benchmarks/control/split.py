@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, World, deployment, variant
 from inflight_demo.console import Console
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.load import Run, closed_loop
 from inflight_probe.stats import Share, shares
-
-from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, World, deployment, variant
 
 _CLIENTS = 8
 

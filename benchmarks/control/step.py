@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, WAITING, World, deployment, variant
 from inflight_demo import loadstep
 from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
 from inflight_probe.infer import through
 from inflight_probe.scaling import revision_of
-
-from benchmarks.control.result import Result
-from benchmarks.control.world import NAMESPACE, WAITING, World, deployment, variant
 
 _CLIENTS = 8
 _MOST = 9

@@ -1,4 +1,4 @@
-"""The command line of dev/cluster."""
+"""The command line of dev/cluster: reads the verb and hands over to what does it, on this machine or on kind."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from inflight_cluster import components, images, network, settings, status, tools
+from inflight_cluster import components, images, kind, network, settings, status, tools
+from inflight_cluster import up as local
 from inflight_cluster.components import Options
 from inflight_cluster.console import Console
 from inflight_cluster.down import down
 from inflight_cluster.errors import ClusterError
 from inflight_cluster.settings import Settings
-from inflight_cluster.up import load, up
 
 _PASSED_ON = ("kubectl", "exec")
+_NO_ROOT = ("doctor", "tools", "push", "logs")
 _ON_OFF = argparse.BooleanOptionalAction
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = settings.load()
         if given[:1] and given[0] in _PASSED_ON:  # their own options are none of ours
             return _passed_on(chosen, given[0], given[1:])
-        return _run(chosen, _parser().parse_args(given))
+        return _run(chosen, _parser().parse_args(given), Console())
     except ClusterError as error:
         print(f"dev/cluster: {error}", file=sys.stderr)
         return 1
@@ -62,19 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: Settings, given: argparse.Namespace) -> int:
-    console = Console()
+def _run(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    if given.verb not in _NO_ROOT:
+        _require_root(chosen, given.verb)
     match given.verb:
         case "up":
-            _require_root(given.verb)
-            up(chosen, Options(given.audit, given.fsync, chosen.hpa_sync), console)
-            console.say(f"up: 'dev/cluster kubectl get pods -A'; kubeconfig {chosen.layout.kubeconfig}")
+            _up(chosen, Options(given.audit, given.fsync, chosen.hpa_sync), console)
         case "down":
-            _require_root(given.verb)
-            down(chosen, console)
+            _down(chosen, console)
         case "load":
-            _require_root(given.verb)
-            load(chosen.layout, given.archive, console)
+            _load(chosen, given.archive, console)
         case "images":
             _images(chosen, given.name, console)
         case "push":
@@ -83,28 +81,58 @@ def _run(chosen: Settings, given: argparse.Namespace) -> int:
             print(tools.ensure(components.GO_TOOLS, chosen.cache, console)["kubelet"].parent)
         case "logs":
             return _logs(chosen, given.name, follow=given.follow)
-        case _:
-            return _print_lines(chosen, given.verb)
+        case "doctor":
+            return _print_lines(status.doctor(chosen))
+        case "status":
+            return _status(chosen)
     return 0
+
+
+def _up(chosen: Settings, options: Options, console: Console) -> None:
+    if chosen.backend == "kind":
+        kind.up(chosen, console)
+    else:
+        local.up(chosen, options, console)
+    console.say(f"up: 'dev/cluster kubectl get pods -A'; kubeconfig {chosen.layout.kubeconfig}")
+
+
+def _down(chosen: Settings, console: Console) -> None:
+    if chosen.backend == "kind":
+        kind.down(chosen)
+    else:
+        down(chosen, console)
+
+
+def _load(chosen: Settings, archives: list[Path], console: Console) -> None:
+    if chosen.backend == "kind":
+        kind.load(chosen, archives, console)
+    else:
+        local.load(chosen.layout, archives, console)
 
 
 def _images(chosen: Settings, names: list[str], console: Console) -> None:
     built = images.build(names, chosen.cache, console)
-    if network.exists(chosen.layout.netns):
-        load(chosen.layout, [image.archive for image in built], console)
+    if kind.exists(chosen) if chosen.backend == "kind" else network.exists(chosen.layout.netns):
+        _load(chosen, [image.archive for image in built], console)
     for image in built:
         print(f"{image.reference}  {image.archive}")
 
 
-def _print_lines(chosen: Settings, verb: str) -> int:
-    if verb == "status":
-        _require_root(verb)
-    lines = status.doctor(chosen) if verb == "doctor" else status.status(chosen)
+def _status(chosen: Settings) -> int:
+    if chosen.backend == "kind":
+        return _passed_on(chosen, "kubectl", ["get", "nodes"])
+    return _print_lines(status.status(chosen))
+
+
+def _print_lines(lines: list[status.Line]) -> int:
     print("\n".join(map(str, lines)))
     return 0 if all(line.good for line in lines) else 1
 
 
 def _logs(chosen: Settings, name: str, *, follow: bool) -> int:
+    if chosen.backend == "kind":
+        print(kind.logs(chosen, name), end="")
+        return 0
     log = chosen.layout.logs / f"{name}.log"
     if not log.exists():
         known = ", ".join(sorted(path.stem for path in chosen.layout.logs.glob("*.log"))) or "none: it is not up"
@@ -113,25 +141,30 @@ def _logs(chosen: Settings, name: str, *, follow: bool) -> int:
 
 
 def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:
-    _require_root(verb)
-    where = chosen.layout
+    """Become kubectl, or the given command, inside the cluster's network."""
+    _require_root(chosen, verb)
     if verb == "exec" and rest[:1] == ["--"]:
         rest = rest[1:]
     if verb == "exec" and not rest:
         raise ClusterError("exec needs a command: dev/cluster exec -- CMD...")
-    network.enter(where.netns)
-    os.environ["KUBECONFIG"] = str(where.kubeconfig)
-    os.environ["PATH"] = f"{chosen.cache / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     if verb == "kubectl":
-        command = [str(chosen.cache / "bin" / "kubectl"), *rest]
+        command = [str(tools.ensure(["kubectl"], chosen.cache)["kubectl"]), *rest]
     else:
-        # The cluster's DNS for this command only: a mount namespace of its own with another resolv.conf.
-        bind = f'mount --bind {where.resolv_conf} /etc/resolv.conf && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", bind, "exec", *rest]
+        command = rest if chosen.backend == "kind" else _with_dns(chosen, rest)
+    if chosen.backend == "local":
+        network.enter(chosen.layout.netns)
+    os.environ["KUBECONFIG"] = str(chosen.layout.kubeconfig)
+    os.environ["PATH"] = f"{chosen.cache / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     sys.stdout.flush()
     os.execvp(command[0], command)  # noqa: S606
 
 
-def _require_root(verb: str) -> None:
-    if os.geteuid() != 0:
+def _with_dns(chosen: Settings, command: list[str]) -> list[str]:
+    """The cluster's DNS for this command only: a mount namespace of its own with another resolv.conf."""
+    bind = f'mount --bind {chosen.layout.resolv_conf} /etc/resolv.conf && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", bind, "exec", *command]
+
+
+def _require_root(chosen: Settings, verb: str) -> None:
+    if chosen.backend == "local" and os.geteuid() != 0:
         raise ClusterError(f"{verb!r} needs root (namespaces, mounts, cgroups): run it with sudo")

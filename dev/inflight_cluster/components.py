@@ -18,6 +18,7 @@ GO_TOOLS = (
     "kube-proxy",
     "coredns",
     "kubectl",
+    "helm",
 )
 DEBIAN_PROGRAMS = ("etcd", "containerd")
 _ETCD = "http://127.0.0.1:2379"

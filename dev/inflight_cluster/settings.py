@@ -19,6 +19,7 @@ from inflight_cluster.errors import ClusterError
 from inflight_cluster.layout import Layout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_STATE = Path("/var/lib/inflight")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,20}")
 _DURATION = re.compile(r"(\d+(ms|s|m))+")
 
@@ -49,10 +50,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     backend = environ.get("CLUSTER") or "local"
     if backend not in ("local", "kind"):
         raise ClusterError(f"CLUSTER={backend!r}: known are 'local' and 'kind'")
+    cache = cache_directory(environ)
     return Settings(
         name=name,
-        cache=cache_directory(environ),
-        state=Path("/var/lib/inflight") / name,
+        cache=cache,
+        state=cache / "kind" / name if backend == "kind" else _STATE / name,
         backend="kind" if backend == "kind" else "local",
         hpa_sync=hpa_sync or None,
     )

@@ -10,11 +10,10 @@ import sys
 import time
 
 from inflight_cluster.errors import ClusterError
-from inflight_probe.kube import ApiError
-
 from inflight_demo import cluster, traffic
 from inflight_demo.cluster import NAMESPACE, CommandError
 from inflight_demo.console import Console, clock
+from inflight_probe.kube import ApiError
 
 _TOTAL = 8
 

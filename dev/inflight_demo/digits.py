@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inflight_demo.console import Console
+from inflight_demo.models import Digits
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.load import Outcome, Run, closed_loop
 from inflight_probe.stats import percentile, shares
-
-from inflight_demo.console import Console
-from inflight_demo.models import Digits
 
 REQUESTS = 10_800
 CLIENTS = 8

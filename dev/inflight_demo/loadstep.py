@@ -9,13 +9,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inflight_demo.console import live_line
 from inflight_probe.infer import Target, output, request_body, sender, session
 from inflight_probe.kube import Kube
 from inflight_probe.load import Outcome, Send, closed_loop, window
 from inflight_probe.scaling import Scale, scale
 from inflight_probe.stats import percentile
-
-from inflight_demo.console import live_line
 
 _HEADER = ("time s", "in flight", "metric", "desired", "ready", "answers/s", "p50 ms", "p99 ms", "refused")
 _WIDTHS = tuple(len(word) for word in _HEADER)

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from inflight_cluster.settings import load
-from inflight_probe.kube import Kube
-
 from inflight_demo.cluster import CLUSTER
+from inflight_probe.kube import Kube
 
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 _SECONDS = 20

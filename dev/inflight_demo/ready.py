@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from inflight_probe.kube import Kube, Object, brief, is_true
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "examples"

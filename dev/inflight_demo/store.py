@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import yaml
 from botocore.config import Config
+
 from inflight_probe.kube import Kube, Object
 
 BUCKET = "models"

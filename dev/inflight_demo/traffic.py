@@ -7,14 +7,13 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from inflight_probe.infer import through
-from inflight_probe.kube import Kube, access
-from inflight_probe.scaling import revision_of
-
 from inflight_demo import digits, loadstep, models, published, reach, ready, store
 from inflight_demo.cluster import NAMESPACE, SYSTEM
 from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
+from inflight_probe.infer import through
+from inflight_probe.kube import Kube, access
+from inflight_probe.scaling import revision_of
 
 _READY_SECONDS = 180
 _QUIET_SECONDS, _LOAD_SECONDS, _HOLD_SECONDS = 6.0, 75.0, 6.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from inflight_cluster import network
 
 _PROC = Path("/proc")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from inflight_cluster import apiserver
 from inflight_cluster.apiserver import Running
 from modeldeployments import Api, install_definition

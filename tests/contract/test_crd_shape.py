@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from modeldeployments import DEFINITION, RESOURCE, Api, Object, minimal
 
 MAX_SPEC_BYTES = 100 * 1024

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from modeldeployments import Api, Object, edited, minimal, split
 
 SHA256 = "0123456789abcdef" * 4

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from inflight_demo import cluster, models, published, reach, store
 from inflight_demo.store import Upload
 from inflight_demo.traffic import router

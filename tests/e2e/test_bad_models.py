@@ -1,6 +1,7 @@
 """A model that can't be served: what served before goes on, the status says why, mending the CR mends it."""
 
 import pytest
+
 from inflight_probe.kube import is_true
 from stage import deployment, model, variant
 

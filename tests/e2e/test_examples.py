@@ -5,6 +5,7 @@ import json
 
 import aiohttp
 import pytest
+
 from inflight_demo import ready
 from inflight_demo.cluster import CLUSTER
 from inflight_probe.infer import output, request_body, sender, session, through

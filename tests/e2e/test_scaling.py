@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+
 from inflight_probe.infer import output, sender, session, through
 from inflight_probe.load import closed_loop
 from inflight_probe.scaling import OWNER, metric, revision_of, scale

@@ -1,6 +1,7 @@
 """Everything runs as a restricted pod, where nothing else is admitted."""
 
 import pytest
+
 from inflight_demo import cluster
 from inflight_probe.kube import ApiError
 from stage import variant

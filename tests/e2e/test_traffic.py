@@ -3,6 +3,7 @@
 import asyncio
 
 import aiohttp
+
 from inflight_probe.infer import session
 from inflight_probe.load import closed_loop
 from inflight_probe.stats import shares

@@ -17,6 +17,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import Message
+
 from inflight_operator.xds.build import MAIN, TRIAL
 from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 

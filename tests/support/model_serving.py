@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
+
 from model_server.admission import Admission
 from model_server.executor import Done, ThreadExecutor, Work
 from model_server.lifecycle import Lifecycle, Served

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from inflight_cluster import tools
 
 DEFINITION = Path(__file__).parents[2] / "charts" / "inflight" / "files" / "crd.yaml"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
+
 from inflight_operator.xds.model import Programmed, RouteSpec
 from inflight_operator.xds.plane import ControlPlane, Server, serve
 from local_envoy import Envoy, envoy, free_port
 from pods import Pod, pod
-from yarl import URL
 
 Key = tuple[str, str]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from inflight_cluster import pki
 from inflight_operator.errors import TransientError
 from inflight_operator.metrics_api import Config, FrontProxy, MetricsApi, serve

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from inflight_cluster.apiserver import Running, running
 from reconciling import Bench, FragileKube
 

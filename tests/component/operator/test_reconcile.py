@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+
 from inflight_operator.api.names import revision_name
 from reconciling import NAMESPACE, Bench, CrashError
 

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_pb2
+
 from inflight_operator.xds import build, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import RouteSpec

@@ -10,6 +10,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from google.protobuf.duration_pb2 import Duration
+
 from inflight_operator.xds import build, wire
 from inflight_operator.xds.build import Pieces, Routes
 from inflight_operator.xds.model import Endpoint, RouteSpec

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from inflight_operator.xds.plane import TlsFiles, serve
 from local_envoy import CHART_FILES, envoy
 from route_specs import backend, route_spec

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+
 from inflight_operator.xds.model import Endpoint
 from route_specs import backend, route_spec
 from router_rig import Rig

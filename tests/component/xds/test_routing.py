@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import pytest
+
 from route_specs import backend, route_spec
 from router_rig import Rig
 

@@ -6,14 +6,14 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from inflight_demo.loadstep import Phase, Sample, Trace
-from inflight_probe.load import Outcome, Reply, Run
-from inflight_probe.scaling import Scale
 
 from benchmarks.control import refusal, step
 from benchmarks.control.arrivals import Arrivals, watching
 from benchmarks.control.routers import _weights
 from benchmarks.control.routing import _ready_addresses
+from inflight_demo.loadstep import Phase, Sample, Trace
+from inflight_probe.load import Outcome, Reply, Run
+from inflight_probe.scaling import Scale
 
 PHASES = [Phase(0, 30, 1), Phase(30, 120, 8), Phase(120, 240, 1)]
 

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from inflight_demo.console import Console, clock, table
 
 

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from inflight_demo import digits
 from inflight_demo.console import Console
 from inflight_demo.models import Digits

@@ -5,6 +5,7 @@ import math
 
 import pytest
 from aiohttp import web
+
 from inflight_demo import loadstep
 from inflight_demo.loadstep import Phase, Sample, Trace
 from inflight_probe.infer import Target

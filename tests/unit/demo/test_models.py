@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import skops.io
+
 from inflight_demo import models, training
 
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from inflight_demo import reach
 
 

@@ -1,6 +1,7 @@
 """Waiting for Ready tells every change once and gives up with the last words."""
 
 import pytest
+
 from inflight_demo import ready
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from inflight_operator.errors import TransientError
 from inflight_operator.metrics_api.authorisation import KEEP_SECONDS, Authoriser
 from inflight_operator.metrics_api.identity import User

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
+
 from inflight_operator.errors import InflightError
 from inflight_operator.metrics_api.identity import FrontProxy, User
-from multidict import CIMultiDict
 
 CONFIG_MAP = {
     "client-ca-file": "PEM of the clients' authority, which is nobody's business here",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+
 from inflight_operator.metrics_api import objects
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)

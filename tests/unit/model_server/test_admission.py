@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from model_server.admission import Admission
 from model_server.errors import Code, Problem
 from model_server.executor import Work

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from model_server import settings
 from model_server.errors import LoadFailure, Reason
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from inflight_operator.api.names import APPLIED_HASH
 from inflight_operator.apply.drift import covers, same
 

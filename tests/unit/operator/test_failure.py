@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from inflight_operator.api.world import Failure
 from inflight_operator.decide.failure import decide
 

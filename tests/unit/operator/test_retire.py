@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from inflight_operator.decide.demand import decide as demand
 from inflight_operator.decide.retire import PROPAGATION_SECONDS, decide
 

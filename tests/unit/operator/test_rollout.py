@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from inflight_operator.decide.rollout import Limits, Size, decide, replicas_for
 
 LIMITS = Limits(min_replicas=1, max_replicas=10, target_in_flight=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+
 from inflight_operator.scaling_signal import SETTLE_SECONDS, Signal
 
 KEY = ("demo", "digits")

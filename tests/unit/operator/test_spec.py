@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from inflight_operator.api import names
 from inflight_operator.api.spec import parse
 from inflight_operator.errors import SpecError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inflight_operator.decide.weights import HOLD_SECONDS, Capacity, decide, share
 
 IDLE, UNKNOWN = 0.0, None

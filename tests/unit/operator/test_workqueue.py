@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
+
 from inflight_operator.workqueue import WorkQueue
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+
 from inflight_probe.infer import Target, output, request_body, sender, session
 from inflight_probe.load import Outcome, Reply, Run, closed_loop, open_loop, steady, window
 

@@ -11,6 +11,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from inflight_operator.xds import build
 from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import Key

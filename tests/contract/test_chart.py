@@ -1,0 +1,227 @@
+"""What the chart renders: names, rights, security and settings, without a cluster."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inflight_cluster import tools
+from inflight_cluster.errors import ClusterError
+from inflight_demo.manifests import NAMESPACE, render
+from inflight_operator import settings
+from inflight_operator.metrics_api import objects
+from modeldeployments import DEFINITION
+
+CHART = Path(__file__).parents[2] / "charts" / "inflight"
+GOLDEN = Path(__file__).parent / "golden" / "rbac.yaml"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+VARIATIONS = {
+    "defaults": (),
+    "two-namespaces": ("--set", "watchNamespaces={demo,team-a}"),
+    "its-own-namespace": ("--set", f"watchNamespaces={{{NAMESPACE}}}"),
+    "no-metrics-api": ("--set", "metricsApi.mode=none"),
+    "no-definition": ("--set", "crds.enabled=false"),
+    "own-certificates": ("--set", "certificates.generate=false"),
+    "registry": (
+        "--set",
+        f"image.registry=registry.example:5000/team/,images.router.digest={DIGEST},imagePullSecrets[0].name=a,"
+        "imagePullSecrets[1].name=b,operator.priorityClassName=high,router.nodeSelector.pool=edge,"
+        "router.tolerations[0].operator=Exists,router.service.type=LoadBalancer,router.service.annotations.a=b",
+    ),
+}
+every_variation = pytest.mark.parametrize("options", [pytest.param(v, id=k) for k, v in VARIATIONS.items()])
+
+Object = dict[str, Any]
+
+
+@functools.cache
+def objects_of(options: tuple[str, ...] = ()) -> dict[tuple[str, str], Object]:
+    """Everything rendered, by kind and namespace/name."""
+    found = {}
+    for item in yaml.load_all(render(*options), yaml.CSafeLoader):  # noqa: S506 - it is the safe one, in C
+        if item:
+            metadata = item["metadata"]
+            found[item["kind"], f"{metadata.get('namespace', '')}/{metadata['name']}".lstrip("/")] = item
+    return found
+
+
+def pods(rendered: dict[tuple[str, str], Object]) -> dict[str, Object]:
+    return {key[1]: item["spec"]["template"]["spec"] for key, item in rendered.items() if key[0] == "Deployment"}
+
+
+@every_variation
+def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
+    helm = str(tools.ensure(["helm"])["helm"])
+    done = subprocess.run([helm, "lint", "--strict", str(CHART), *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        pytest.param("router.replcias=3", "'replcias' not allowed", id="typing-error"),
+        pytest.param("networkPolicy.enabled=true", "'networkPolicy' not allowed", id="not-built-yet"),
+        pytest.param("metricsApi.mode=prometheus-adapter", "'builtin', 'none'", id="mode-not-built-yet"),
+        pytest.param("router.replicas=0", "minimum", id="no-router"),
+        pytest.param("router.drainSeconds=1", "minimum", id="drain-too-short"),
+        pytest.param("images.router.digest=sha256:123", "does not match pattern", id="digest"),
+        pytest.param("watchNamespaces={Demo}", "does not match pattern", id="namespace"),
+        pytest.param("imagePullSecrets={a}", "got string, want object", id="pull-secret-without-name"),
+        pytest.param("certificates.caBundle=YWJj", "does not match pattern", id="authority-not-pem"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(option: str, words: str) -> None:
+    with pytest.raises(ClusterError, match=words):
+        render("--set", option)
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(schema) - {"global"} == set(values)
+    for name, value in values.items():
+        assert set(schema[name].get("properties", {})) == (set(value) if isinstance(value, dict) else set()), name
+
+
+@every_variation
+def test_pods_pass_the_restricted_standard(options: tuple[str, ...]) -> None:
+    for name, pod in pods(objects_of(options)).items():
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
+        assert {next(iter(set(v) - {"name"})) for v in pod["volumes"]} <= {"configMap", "secret", "emptyDir"}, name
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+
+
+@every_variation
+def test_containers_have_bounds_and_probes(options: tuple[str, ...]) -> None:
+    for name, pod in pods(objects_of(options)).items():
+        for container in pod["containers"]:
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= set(resources["requests"]), name
+            assert "memory" in resources["limits"], name
+            assert {"readinessProbe", "livenessProbe"} <= set(container), name
+
+
+def test_only_the_operator_may_talk_to_the_api_server() -> None:
+    found = pods(objects_of())
+    assert found[f"{NAMESPACE}/inflight-router"]["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in found[f"{NAMESPACE}/inflight-router"]
+    assert found[f"{NAMESPACE}/inflight-operator"]["serviceAccountName"] == "inflight-operator"
+
+
+@every_variation
+def test_rights_in_a_namespace_never_name_everything(options: tuple[str, ...]) -> None:
+    for (kind, name), item in objects_of(options).items():
+        for rule in item.get("rules", ()) if kind in ("Role", "ClusterRole") else ():
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], name
+            assert not {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"]), name
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), name
+
+
+def rights(options: tuple[str, ...]) -> dict[str, Any]:
+    """Roles and who has them, as the golden file tells it."""
+    told: dict[str, Any] = {}
+    for (kind, name), item in sorted(objects_of(options).items()):
+        if kind in ("Role", "ClusterRole"):
+            told[f"{kind} {name}"] = [
+                f"{verb} {group + '/' if group else ''}{resource}"
+                for rule in item["rules"]
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            ]
+        elif kind in ("RoleBinding", "ClusterRoleBinding"):
+            subjects = [f"{s['kind']} {s['namespace']}/{s['name']}" for s in item["subjects"]]
+            told[f"{kind} {name}"] = f"{item['roleRef']['kind']} {item['roleRef']['name']} for {', '.join(subjects)}"
+    return told
+
+
+@pytest.mark.parametrize("variation", ["defaults", "no-metrics-api", "two-namespaces", "its-own-namespace"])
+def test_rights_are_those_that_were_reviewed(variation: str) -> None:
+    """The golden file is read by people: change it only together with the reason."""
+    assert rights(VARIATIONS[variation]) == yaml.safe_load(GOLDEN.read_text())[variation]
+
+
+@pytest.mark.parametrize("variation", ["two-namespaces", "its-own-namespace"])
+def test_with_named_namespaces_nothing_reaches_the_whole_cluster(variation: str) -> None:
+    rendered = objects_of(VARIATIONS[variation])
+    assert not {"ClusterRole", "ClusterRoleBinding", "APIService"} & {kind for kind, _ in rendered}
+    assert "kube-system" not in {item["metadata"].get("namespace") for item in rendered.values()}
+
+
+@every_variation
+def test_the_operator_understands_the_settings_that_it_is_given(options: tuple[str, ...]) -> None:
+    container = pods(objects_of(options))[f"{NAMESPACE}/inflight-operator"]["containers"][0]
+    environment = {item["name"]: item.get("value", NAMESPACE) for item in container["env"]}
+    read = settings.read(environment)
+    namespaces = {"two-namespaces": ("demo", "team-a"), "its-own-namespace": (NAMESPACE,)}
+    variation = next(name for name, value in VARIATIONS.items() if value == options)
+    assert read.namespace == NAMESPACE
+    assert read.watch_namespaces == namespaces.get(variation, ())
+    assert read.metrics_api is (("APIService", "v1beta2.custom.metrics.k8s.io") in objects_of(options))
+    assert read.image_pull_secrets == (("a", "b") if variation == "registry" else ())
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"xds": read.xds_port, "metrics-api": read.metrics_api_port, "metrics": read.metrics_port}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {str(read.tls_dir), "/tmp"}  # noqa: S108
+
+
+def test_images_are_named_by_registry_and_digest() -> None:
+    rendered = objects_of(VARIATIONS["registry"])
+    images = {name: pod["containers"][0]["image"] for name, pod in pods(rendered).items()}
+    assert images == {
+        f"{NAMESPACE}/inflight-operator": "registry.example:5000/team/inflight/operator:0.1.0",
+        f"{NAMESPACE}/inflight-router": f"registry.example:5000/team/inflight/router@{DIGEST}",
+    }
+    for pod in pods(rendered).values():
+        assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
+
+
+def test_the_apiservice_is_the_group_that_the_operator_serves() -> None:
+    spec = objects_of()["APIService", "v1beta2.custom.metrics.k8s.io"]["spec"]
+    assert (spec["group"], spec["version"]) == (objects.GROUP, objects.VERSION)
+    service = objects_of()["Service", f"{NAMESPACE}/{spec['service']['name']}"]
+    assert spec["service"]["port"] in [port["port"] for port in service["spec"]["ports"]]
+
+
+def test_the_definition_is_the_file_that_was_tested() -> None:
+    rendered = objects_of()["CustomResourceDefinition", "modeldeployments.serving.inflight.dev"]
+    assert rendered["spec"] == yaml.safe_load(DEFINITION.read_text())["spec"]
+    assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    gone = objects_of(("--set", "crds.keep=false"))
+    assert "annotations" not in gone["CustomResourceDefinition", "modeldeployments.serving.inflight.dev"]["metadata"]
+    assert "CustomResourceDefinition" not in {kind for kind, _ in objects_of(VARIATIONS["no-definition"])}
+
+
+def test_a_router_has_time_to_drain_before_it_is_killed() -> None:
+    pod = pods(objects_of(("--set", "router.drainSeconds=120")))[f"{NAMESPACE}/inflight-router"]
+    command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == ["/bin/bash", "/etc/inflight/drain.sh", "120"]
+    assert pod["terminationGracePeriodSeconds"] > 120
+
+
+def test_routers_are_replaced_one_by_one_and_never_all_gone() -> None:
+    rendered = objects_of()
+    deployment = rendered["Deployment", f"{NAMESPACE}/inflight-router"]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    budget = rendered["PodDisruptionBudget", f"{NAMESPACE}/inflight-router"]["spec"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_operator_is_never_two() -> None:
+    spec = objects_of()["Deployment", f"{NAMESPACE}/inflight-operator"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
