@@ -6,7 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inflight_cluster import components, images, kind, network, settings, status, tools
@@ -16,9 +16,10 @@ from inflight_cluster.console import Console
 from inflight_cluster.down import down
 from inflight_cluster.errors import ClusterError
 from inflight_cluster.settings import Settings
+from inflight_cluster.status import Line
 
+Run = Callable[[Settings, argparse.Namespace, Console], int]
 _PASSED_ON = ("kubectl", "exec")
-_NO_ROOT = ("doctor", "tools", "push", "logs")
 _ON_OFF = argparse.BooleanOptionalAction
 
 
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = settings.load()
         if given[:1] and given[0] in _PASSED_ON:  # their own options are none of ours
             return _passed_on(chosen, given[0], given[1:])
-        return _run(chosen, _parser().parse_args(given), Console())
+        parsed = _parser().parse_args(given)
+        run: Run = parsed.run
+        return run(chosen, parsed, Console())
     except ClusterError as error:
         print(f"dev/cluster: {error}", file=sys.stderr)
         return 1
@@ -42,94 +45,101 @@ def _parser() -> argparse.ArgumentParser:
         prog="dev/cluster", description=settings.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    start = verbs.add_parser("up", help="start the cluster, or what is missing of it")
+
+    def verb(name: str, run: Run | None, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text)
+        added.set_defaults(run=run)
+        return added
+
+    start = verb("up", _up, "start the cluster, or what is missing of it")
     start.add_argument("--audit", action=_ON_OFF, help="log every write to logs/audit.log of the state directory")
     start.add_argument("--fsync", action=_ON_OFF, help="etcd waits for the disk (slower, nothing is lost)")
-    verbs.add_parser("down", help="stop it and leave nothing behind")
-    verbs.add_parser("status", help="which component runs and whether it is healthy")
-    verbs.add_parser("doctor", help="whether this machine can run it")
-    verbs.add_parser("tools", help="build or find every program, and print where they are")
-    archives = verbs.add_parser("load", help="import image archives into the node")
+    verb("down", _down, "stop it and leave nothing behind")
+    verb("status", _status, "which component runs and whether it is healthy")
+    verb("doctor", _doctor, "whether this machine can run it")
+    verb("tools", _tools, "build or find every program, and print where they are")
+    archives = verb("load", _load, "import image archives into the node")
     archives.add_argument("archive", nargs="+", type=Path)
-    pictures = verbs.add_parser("images", help="build what has changed, and load it when the cluster is up")
+    pictures = verb("images", _images, "build what has changed, and load it when the cluster is up")
     pictures.add_argument("name", nargs="*", help=f"of {', '.join(images.PRODUCT + images.BINARIES)}; default: all")
-    pushed = verbs.add_parser("push", help="push the product's images to a registry")
+    pushed = verb("push", _push, "push the product's images to a registry")
     pushed.add_argument("registry", help="such as registry.example.com/team")
-    logs = verbs.add_parser("logs", help="a component's log")
+    logs = verb("logs", _logs, "a component's log")
     logs.add_argument("name")
     logs.add_argument("-f", "--follow", action="store_true")
-    verbs.add_parser("kubectl", help="kubectl against this cluster")
-    verbs.add_parser("exec", help="exec -- CMD...: run inside the cluster's network, with KUBECONFIG set")
+    verb("kubectl", None, "kubectl against this cluster")
+    verb("exec", None, "exec -- CMD...: run inside the cluster's network, with KUBECONFIG set")
     return parser
 
 
-def _run(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    if given.verb not in _NO_ROOT:
-        _require_root(chosen, given.verb)
-    match given.verb:
-        case "up":
-            _up(chosen, Options(given.audit, given.fsync, chosen.hpa_sync), console)
-        case "down":
-            _down(chosen, console)
-        case "load":
-            _load(chosen, given.archive, console)
-        case "images":
-            _images(chosen, given.name, console)
-        case "push":
-            images.push(given.registry, (), chosen.cache, console)
-        case "tools":
-            print(tools.ensure(components.GO_TOOLS, chosen.cache, console)["kubelet"].parent)
-        case "logs":
-            return _logs(chosen, given.name, follow=given.follow)
-        case "doctor":
-            return _print_lines(status.doctor(chosen))
-        case "status":
-            return _status(chosen)
-    return 0
-
-
-def _up(chosen: Settings, options: Options, console: Console) -> None:
+def _up(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    _require_root(chosen, "up")
     if chosen.backend == "kind":
         kind.up(chosen, console)
     else:
-        local.up(chosen, options, console)
+        local.up(chosen, Options(given.audit, given.fsync, chosen.hpa_sync), console)
     console.say(f"up: 'dev/cluster kubectl get pods -A'; kubeconfig {chosen.layout.kubeconfig}")
+    return 0
 
 
-def _down(chosen: Settings, console: Console) -> None:
+def _down(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    _require_root(chosen, "down")
     if chosen.backend == "kind":
         kind.down(chosen)
     else:
         down(chosen, console)
+    return 0
 
 
-def _load(chosen: Settings, archives: list[Path], console: Console) -> None:
+def _status(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    _require_root(chosen, "status")
+    return _print_lines(kind.status(chosen) if chosen.backend == "kind" else status.status(chosen))
+
+
+def _doctor(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    return _print_lines(status.doctor(chosen))
+
+
+def _print_lines(lines: list[Line]) -> int:
+    print("\n".join(map(str, lines)))
+    return 0 if all(line.good for line in lines) else 1
+
+
+def _tools(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    print(tools.ensure(components.GO_TOOLS, chosen.cache, console)["kubelet"].parent)
+    return 0
+
+
+def _load(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    _require_root(chosen, "load")
+    _import(chosen, given.archive, console)
+    return 0
+
+
+def _images(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    _require_root(chosen, "images")
+    built = images.build(given.name, chosen.cache, console)
+    if kind.exists(chosen) if chosen.backend == "kind" else network.exists(chosen.layout.netns):
+        _import(chosen, [image.archive for image in built], console)
+    for image in built:
+        print(f"{image.reference}  {image.archive}")
+    return 0
+
+
+def _import(chosen: Settings, archives: list[Path], console: Console) -> None:
     if chosen.backend == "kind":
         kind.load(chosen, archives, console)
     else:
         local.load(chosen.layout, archives, console)
 
 
-def _images(chosen: Settings, names: list[str], console: Console) -> None:
-    built = images.build(names, chosen.cache, console)
-    if kind.exists(chosen) if chosen.backend == "kind" else network.exists(chosen.layout.netns):
-        _load(chosen, [image.archive for image in built], console)
-    for image in built:
-        print(f"{image.reference}  {image.archive}")
+def _push(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    images.push(given.registry, (), chosen.cache, console)
+    return 0
 
 
-def _status(chosen: Settings) -> int:
-    if chosen.backend == "kind":
-        return _passed_on(chosen, "kubectl", ["get", "nodes"])
-    return _print_lines(status.status(chosen))
-
-
-def _print_lines(lines: list[status.Line]) -> int:
-    print("\n".join(map(str, lines)))
-    return 0 if all(line.good for line in lines) else 1
-
-
-def _logs(chosen: Settings, name: str, *, follow: bool) -> int:
+def _logs(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
+    name: str = given.name
     if chosen.backend == "kind":
         print(kind.logs(chosen, name), end="")
         return 0
@@ -137,7 +147,7 @@ def _logs(chosen: Settings, name: str, *, follow: bool) -> int:
     if not log.exists():
         known = ", ".join(sorted(path.stem for path in chosen.layout.logs.glob("*.log"))) or "none: it is not up"
         raise ClusterError(f"no log of {name!r}; there are: {known}")
-    return subprocess.run(["tail", "-n", "+1", *(["-F"] if follow else []), str(log)], check=False).returncode
+    return subprocess.run(["tail", "-n", "+1", *(["-F"] if given.follow else []), str(log)], check=False).returncode
 
 
 def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:
