@@ -48,7 +48,7 @@ def up() -> int:
         cluster.images()
     with console.step(f"Chart: helm install into {cluster.SYSTEM}; only restricted pods are allowed there"):
         cluster.namespaces()
-        cluster.install_chart()
+        console.say(", ".join(cluster.install_chart()))
     cluster.enter()
     kept = traffic.main(console)
     console.say()

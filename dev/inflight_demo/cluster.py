@@ -33,6 +33,15 @@ def run(*command: str, stdin: str | None = None) -> None:
         raise CommandError(f"`{' '.join(command)}` ended with {done.returncode}")
 
 
+def quietly(*command: str, stdin: str | None = None) -> str:
+    """Run a command whose output nobody needs, unless it fails: CommandError with its last words. Its output."""
+    done = subprocess.run(command, input=stdin, text=True, check=False, cwd=ROOT, capture_output=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise CommandError(f"`{' '.join(command)}` ended with {done.returncode}: {said}")
+    return done.stdout
+
+
 def enter() -> None:
     """Move this process into the cluster's network, where pods and Services answer, with its kubeconfig at hand.
 
@@ -46,13 +55,13 @@ def enter() -> None:
 
 def images() -> None:
     """Build what changed and load it into the node."""
-    run("make", "images")
+    run("make", "--silent", "images")
 
 
 def namespaces() -> None:
     """Make the two namespaces, both refusing pods that are not restricted."""
     for name in (SYSTEM, NAMESPACE):
-        run(CLUSTER, "kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(namespace(name)))
+        quietly(CLUSTER, "kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(namespace(name)))
 
 
 def namespace(name: str) -> dict[str, Any]:
@@ -60,30 +69,32 @@ def namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": _RESTRICTED}}
 
 
-def install_chart() -> None:
-    """`helm install`, or upgrade where it is installed; waits until every part is ready.
+def install_chart() -> list[str]:
+    """`helm install`, or upgrade where it is installed; waits until every part is ready. What was done, in words.
 
     The images' tag stays the same while they are developed, so what runs an older image is restarted.
     """
     before = _installed_images()
-    run(
+    quietly(
         CLUSTER, "exec", "--", "helm", "upgrade", "--install", "inflight", str(ROOT / "charts" / "inflight"),
-        "--namespace", SYSTEM, "--wait", "--timeout", "4m", "--hide-notes",
+        "--namespace", SYSTEM, "--wait", "--timeout", "4m",
     )  # fmt: skip
+    done = ["upgraded" if before else "installed"]
     for part in PARTS:
         archive = _archive(part)
         target = f"deployment/inflight-{part}"
         if part in before and before[part] != archive:
-            run(CLUSTER, "kubectl", "rollout", "restart", target, "-n", SYSTEM)
-            run(CLUSTER, "kubectl", "rollout", "status", target, "-n", SYSTEM, "--timeout=180s")
+            quietly(CLUSTER, "kubectl", "rollout", "restart", target, "-n", SYSTEM)
+            quietly(CLUSTER, "kubectl", "rollout", "status", target, "-n", SYSTEM, "--timeout=180s")
+            done.append(f"{part} restarted with its new image")
         if before.get(part) != archive:
-            run(CLUSTER, "kubectl", "annotate", target, "-n", SYSTEM, "--overwrite", f"{_ARCHIVE}={archive}")
+            quietly(CLUSTER, "kubectl", "annotate", target, "-n", SYSTEM, "--overwrite", f"{_ARCHIVE}={archive}")
+    return done
 
 
 def _installed_images() -> dict[str, str]:
     """Which archive each installed part was started from, by part."""
-    command = [CLUSTER, "kubectl", "get", "deployments", "-n", SYSTEM, "-o", "json"]
-    listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["items"]
+    listed = json.loads(quietly(CLUSTER, "kubectl", "get", "deployments", "-n", SYSTEM, "-o", "json"))["items"]
     return {
         d["metadata"]["name"].removeprefix("inflight-"): d["metadata"].get("annotations", {}).get(_ARCHIVE, "")
         for d in listed

@@ -133,7 +133,7 @@ def row(trace: Trace, since: float) -> str:
         f"{sample.at:.0f}",
         sample.in_flight,
         f"{sample.scale.metric:.1f}" if known else "–",
-        sample.scale.desired,
+        sample.scale.desired or "–",
         sample.scale.ready,
         f"{part.rate:.0f}",
         f"{percentile(times, 50):.0f}" if times else "–",

@@ -13,7 +13,7 @@ from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
 from inflight_probe.infer import through
 from inflight_probe.kube import Kube, access
-from inflight_probe.scaling import revision_of
+from inflight_probe.scaling import OWNER, revision_of
 
 _READY_SECONDS = 180
 _QUIET_SECONDS, _LOAD_SECONDS, _HOLD_SECONDS = 6.0, 75.0, 6.0
@@ -29,7 +29,7 @@ def main(console: Console) -> bool:
 async def _main(console: Console) -> bool:
     async with Kube(access()) as kube, router(kube) as url:
         catalogue = await _models(kube, console)
-        await kube.delete("ModelDeployment", NAMESPACE, "waiting")
+        await _remove(kube, "waiting")
         with console.step("digits: 95 % logistic regression, 5 % neural network"):
             await ready.apply_example(kube, "digits", NAMESPACE)
             deployment = await ready.wait_ready(kube, NAMESPACE, "digits", seconds=_READY_SECONDS, say=console.say)
@@ -86,8 +86,19 @@ async def _load(kube: Kube, url: str, console: Console) -> bool:
         seen=seen,
         enough=enough,
     )
-    await kube.delete("ModelDeployment", NAMESPACE, "waiting")
-    return _verdict(console, trace)
+    kept = _verdict(console, trace)
+    await _remove(kube, "waiting")
+    console.say("waiting is deleted, and its pods have gone")
+    return kept
+
+
+async def _remove(kube: Kube, name: str) -> None:
+    await kube.delete("ModelDeployment", NAMESPACE, name)
+
+    async def gone() -> bool:
+        return not await kube.list_all("Pod", NAMESPACE, f"{OWNER}={name}")
+
+    await kube.wait_until(gone, f"the pods of {name} have gone", seconds=_READY_SECONDS)
 
 
 def _verdict(console: Console, trace: Trace) -> bool:
