@@ -44,7 +44,7 @@ Object = dict[str, Any]
 def objects_of(options: tuple[str, ...] = ()) -> dict[tuple[str, str], Object]:
     """Everything rendered, by kind and namespace/name."""
     found = {}
-    for item in yaml.load_all(render(*options), yaml.CSafeLoader):  # noqa: S506 - it is the safe one, in C
+    for item in yaml.load_all(render(*options), yaml.CSafeLoader):
         if item:
             metadata = item["metadata"]
             found[item["kind"], f"{metadata.get('namespace', '')}/{metadata['name']}".lstrip("/")] = item

@@ -5,12 +5,15 @@ Each row is a user's mistake (or an attack), the field that the answer has to na
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modeldeployments import Api, Object, edited, minimal, split
 
+EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 SHA256 = "0123456789abcdef" * 4
 URI = "spec.variants.0.model.uri"
 POD = "spec.server.podTemplate"
@@ -565,6 +568,13 @@ def model(**fields: str) -> Object:
     ],
 )
 def test_what_makes_sense_is_accepted(api: Api, resource: Object) -> None:
+    answer = api.create(resource)
+    assert answer.status_code == 201, answer.json()["message"]
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+def test_every_example_is_accepted(api: Api, example: str) -> None:
+    resource = edited("metadata.namespace", "default", yaml.safe_load((EXAMPLES / example).read_text()))
     answer = api.create(resource)
     assert answer.status_code == 201, answer.json()["message"]
 

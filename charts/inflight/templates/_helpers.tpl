@@ -71,7 +71,7 @@ priorityClassName: {{ . }}
 {{- define "inflight.operatorRules" -}}
 - apiGroups: [serving.inflight.dev]
   resources: [modeldeployments]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [serving.inflight.dev]
   resources: [modeldeployments/status]
   verbs: [patch]
