@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from inflight_cluster import components, images, kind, network, settings, status, tools
@@ -15,12 +16,24 @@ from inflight_cluster.components import Options
 from inflight_cluster.console import Console
 from inflight_cluster.down import down
 from inflight_cluster.errors import ClusterError
+from inflight_cluster.locks import exclusive
 from inflight_cluster.settings import Settings
 from inflight_cluster.status import Line
 
-Run = Callable[[Settings, argparse.Namespace, Console], int]
 _PASSED_ON = ("kubectl", "exec")
 _ON_OFF = argparse.BooleanOptionalAction
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a verb works with: the environment's settings, its own arguments, where to tell what it does."""
+
+    settings: Settings
+    given: argparse.Namespace
+    console: Console
+
+
+Verb = Callable[[Call], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] and given[0] in _PASSED_ON:  # their own options are none of ours
             return _passed_on(chosen, given[0], given[1:])
         parsed = _parser().parse_args(given)
-        run: Run = parsed.run
-        return run(chosen, parsed, Console())
+        run: Verb = parsed.run
+        return run(Call(chosen, parsed, Console()))
     except ClusterError as error:
         print(f"dev/cluster: {error}", file=sys.stderr)
         return 1
@@ -46,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, run: Run | None, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Verb | None, text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text)
         added.set_defaults(run=run)
         return added
@@ -72,32 +85,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    _require_root(chosen, "up")
-    if chosen.backend == "kind":
-        kind.up(chosen, console)
+def _up(call: Call) -> int:
+    _require_root(call.settings, "up")
+    if call.settings.backend == "kind":
+        kind.up(call.settings, call.console)
     else:
-        local.up(chosen, Options(given.audit, given.fsync, chosen.hpa_sync), console)
-    console.say(f"up: 'dev/cluster kubectl get pods -A'; kubeconfig {chosen.layout.kubeconfig}")
+        local.up(call.settings, Options(call.given.audit, call.given.fsync, call.settings.hpa_sync), call.console)
+    call.console.say(f"up: 'dev/cluster kubectl get pods -A'; kubeconfig {call.settings.layout.kubeconfig}")
     return 0
 
 
-def _down(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    _require_root(chosen, "down")
-    if chosen.backend == "kind":
-        kind.down(chosen)
+def _down(call: Call) -> int:
+    _require_root(call.settings, "down")
+    if call.settings.backend == "kind":
+        kind.down(call.settings)
     else:
-        down(chosen, console)
+        down(call.settings, call.console)
     return 0
 
 
-def _status(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    _require_root(chosen, "status")
-    return _print_lines(kind.status(chosen) if chosen.backend == "kind" else status.status(chosen))
+def _status(call: Call) -> int:
+    _require_root(call.settings, "status")
+    return _print_lines(kind.status(call.settings) if call.settings.backend == "kind" else status.status(call.settings))
 
 
-def _doctor(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    return _print_lines(status.doctor(chosen))
+def _doctor(call: Call) -> int:
+    return _print_lines(status.doctor(call.settings))
 
 
 def _print_lines(lines: list[Line]) -> int:
@@ -105,22 +118,24 @@ def _print_lines(lines: list[Line]) -> int:
     return 0 if all(line.good for line in lines) else 1
 
 
-def _tools(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    print(tools.ensure(components.GO_TOOLS, chosen.cache, console)["kubelet"].parent)
+def _tools(call: Call) -> int:
+    print(tools.ensure(components.GO_TOOLS, call.settings.cache, call.console)["kubelet"].parent)
     return 0
 
 
-def _load(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    _require_root(chosen, "load")
-    _import(chosen, given.archive, console)
+def _load(call: Call) -> int:
+    _require_root(call.settings, "load")
+    _import(call.settings, call.given.archive, call.console)
     return 0
 
 
-def _images(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    _require_root(chosen, "images")
-    built = images.build(given.name, chosen.cache, console)
-    if kind.exists(chosen) if chosen.backend == "kind" else network.exists(chosen.layout.netns):
-        _import(chosen, [image.archive for image in built], console)
+def _images(call: Call) -> int:
+    _require_root(call.settings, "images")
+    chosen = call.settings
+    with exclusive(chosen.cache / "images.lock"):
+        built = images.build(call.given.name, chosen.cache, call.console)
+        if kind.exists(chosen) if chosen.backend == "kind" else network.exists(chosen.layout.netns):
+            _import(chosen, [image.archive for image in built], call.console)
     for image in built:
         print(f"{image.reference}  {image.archive}")
     return 0
@@ -133,21 +148,24 @@ def _import(chosen: Settings, archives: list[Path], console: Console) -> None:
         local.load(chosen.layout, archives, console)
 
 
-def _push(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    images.push(given.registry, (), chosen.cache, console)
+def _push(call: Call) -> int:
+    with exclusive(call.settings.cache / "images.lock"):
+        images.push(call.given.registry, (), call.settings.cache, call.console)
     return 0
 
 
-def _logs(chosen: Settings, given: argparse.Namespace, console: Console) -> int:
-    name: str = given.name
-    if chosen.backend == "kind":
-        print(kind.logs(chosen, name), end="")
+def _logs(call: Call) -> int:
+    name: str = call.given.name
+    if call.settings.backend == "kind":
+        print(kind.logs(call.settings, name), end="")
         return 0
-    log = chosen.layout.logs / f"{name}.log"
+    log = call.settings.layout.logs / f"{name}.log"
     if not log.exists():
-        known = ", ".join(sorted(path.stem for path in chosen.layout.logs.glob("*.log"))) or "none: it is not up"
+        known = ", ".join(sorted(path.stem for path in call.settings.layout.logs.glob("*.log"))) or "none: it is not up"
         raise ClusterError(f"no log of {name!r}; there are: {known}")
-    return subprocess.run(["tail", "-n", "+1", *(["-F"] if given.follow else []), str(log)], check=False).returncode
+    return subprocess.run(
+        ["tail", "-n", "+1", *(["-F"] if call.given.follow else []), str(log)], check=False
+    ).returncode
 
 
 def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:

@@ -15,7 +15,7 @@ from inflight_cluster.console import Console
 from inflight_cluster.errors import ClusterError
 from inflight_cluster.layout import Layout
 from inflight_cluster.settings import Settings
-from inflight_cluster.up import exclusively, refuse_inside
+from inflight_cluster.up import one_at_a_time, refuse_inside
 
 _FIRST = ("kubelet", "containerd")  # they would bring back what is ended after them
 _CNI_RESULTS = Path("/var/lib/cni/results")
@@ -32,7 +32,7 @@ def down(settings: Settings, console: Console) -> None:
     """Leaves no process, mount, cgroup, network namespace or file of this cluster. Repeatable."""
     where = settings.layout
     refuse_inside(where)
-    with exclusively(settings):
+    with one_at_a_time(settings):
         with console.step("processes"):
             _end_processes(where)
         with console.step("mounts and network namespace"):

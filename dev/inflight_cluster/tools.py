@@ -5,7 +5,6 @@ Built binaries live in the cache, never in the checkout. Knows nothing of a runn
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from inflight_cluster.console import Console
 from inflight_cluster.errors import ClusterError
+from inflight_cluster.locks import exclusive
 from inflight_cluster.settings import REPOSITORY, cache_directory
 
 MODULE = REPOSITORY / "dev" / "tools"
@@ -57,7 +56,7 @@ def ensure(names: Iterable[str], cache: Path | None = None, console: Console | N
     wanted = tuple(names)
     stamp = _stamp()
     if _missing(directory, wanted, stamp):
-        with _only_one_builder(cache):
+        with exclusive(cache / "build.lock"):
             for name in _missing(directory, wanted, stamp):  # another process may have built it meanwhile
                 with console.step(f"build {name} (minutes when it is the first time)"):
                     _build(name, directory, cache, stamp)
@@ -104,14 +103,6 @@ def _build(name: str, directory: Path, cache: Path, stamp: str) -> None:
         (Path(scratch) / name).replace(directory / name)  # atomic: a running old binary stays as it is
     stamps = {**_stamps(directory), name: stamp}
     (directory / "built.json").write_text(json.dumps(stamps, indent=1, sort_keys=True))
-
-
-@contextmanager
-def _only_one_builder(cache: Path) -> Iterator[None]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def go(cache: Path) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from inflight_cluster import (
@@ -30,6 +29,7 @@ from inflight_cluster.components import Component, Options
 from inflight_cluster.console import Console
 from inflight_cluster.errors import ClusterError
 from inflight_cluster.layout import Layout
+from inflight_cluster.locks import exclusive
 from inflight_cluster.settings import Settings
 
 _NODE_SECONDS = 90.0
@@ -39,7 +39,7 @@ def up(settings: Settings, options: Options, console: Console) -> None:
     """From whatever state to a cluster with a Ready node. Moves this process into the cluster's namespace."""
     where = settings.layout
     refuse_inside(where)
-    with exclusively(settings):
+    with one_at_a_time(settings):
         programs = prepare(settings, console)
         with console.step("images the node needs"):
             pause_archive = pause.archive(settings.cache)
@@ -110,16 +110,10 @@ def refuse_inside(where: Layout) -> None:
         raise ClusterError("this runs inside the cluster's network namespace: use it outside of 'dev/cluster exec'")
 
 
-@contextmanager
-def exclusively(settings: Settings) -> Iterator[None]:
-    """One `up` or `down` of a cluster at a time; the lock goes with the process, however it ends."""
-    settings.state.parent.mkdir(parents=True, exist_ok=True)
-    with settings.state.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ClusterError(f"another 'dev/cluster up' or 'down' of {settings.name!r} is running") from None
-        yield
+def one_at_a_time(settings: Settings) -> AbstractContextManager[None]:
+    """Held by `up` and `down` of one cluster."""
+    busy = f"another 'dev/cluster up' or 'down' of {settings.name!r} is running: wait for it"
+    return exclusive(settings.state.with_suffix(".lock"), busy)
 
 
 def _make_places(where: Layout) -> None:
