@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from inflight_demo import digits, loadstep, models, published, reach, ready, store
+from inflight_demo import digits, loadstep, model_image, models, published, reach, ready, store
 from inflight_demo.cluster import NAMESPACE, SYSTEM
 from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
@@ -58,6 +58,8 @@ async def _models(kube: Kube, console: Console) -> models.Catalogue:
         uploads = published.uploads(catalogue)
         async with reach.service(kube, NAMESPACE, "s3", store.PORT) as url:
             store.publish(url, keys, uploads, lambda n, u: console.say(f"{n} of {len(uploads)}  s3://models/{u.key}"))
+        model_image.ensure(catalogue)
+        console.say(f"and as an image   {model_image.REFERENCE}")
     return catalogue
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from inflight_demo import cluster, models, published, reach, store
+from inflight_demo import cluster, model_image, models, published, reach, store
 from inflight_demo.store import Upload
 from inflight_demo.traffic import router
 from inflight_probe.kube import Kube, access
@@ -34,6 +34,7 @@ def installed(tmp_path_factory) -> models.Catalogue:
     cluster.install_chart()
     cluster.enter()
     catalogue = models.catalogue()
+    model_image.ensure(catalogue)
     asyncio.run(_publish(catalogue, tmp_path_factory.mktemp("bad")))
     return catalogue
 

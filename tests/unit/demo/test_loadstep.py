@@ -54,7 +54,7 @@ async def test_phases_add_up_and_every_answer_counts_from_the_start_of_the_step(
     phases = [Phase(0, 0.4, 1), Phase(0.2, 0.4, 3)]
     trace = await loadstep.play(world, world.target, ("demo", "m-main-1"), phases)
     assert world.most == 4
-    assert {s.in_flight for s in trace.samples} == {1, 4}
+    assert {s.in_flight for s in trace.samples} - {0} == {1, 4}, "0 where a look was later than the last phase"
     assert all(o.ok for o in trace.outcomes)
     early = [o for o in trace.outcomes if o.due < 0.18]
     assert len(early) < len(trace.outcomes) / 3, "the second phase's requests are due after 0.2 s"
