@@ -10,7 +10,6 @@ from pathlib import Path
 from inflight_cluster import builders
 from inflight_cluster.console import Console
 from inflight_cluster.settings import load
-
 from inflight_demo.cluster import CLUSTER, quietly
 from inflight_demo.models import Catalogue
 
