@@ -1,6 +1,5 @@
 """For every test. A cluster is never started here: e2e tests ask for it by a fixture of their own."""
 
-import inspect
 from collections.abc import Generator
 
 import pytest
@@ -9,6 +8,6 @@ import pytest
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Keep looptime from making an event loop, that nobody would close, for a test that needs none."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+    if pyfuncitem.get_closest_marker("looptime") is None:
         pyfuncitem.funcargs.pop("event_loop_policy", None)
     return (yield)

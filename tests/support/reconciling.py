@@ -1,4 +1,4 @@
-"""A Reconciler on a real API server without nodes: the test plays the kubelet (endpoints), the routers and the clock."""
+"""A Reconciler on a real API server without nodes: the test plays the kubelet, the routers and the clock."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Routers:
         self.routes.pop(key, None)
 
     def programmed(self, key: Key) -> Programmed:
-        return Programmed(acknowledged=not self.silent)
+        return Programmed(acknowledged=key in self.routes and not self.silent)
 
 
 class Bench:
