@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from inflight_cluster import pki
 from inflight_operator.errors import TransientError
@@ -86,15 +88,23 @@ def front_proxy(directory: Path, name: str = "front-proxy") -> tuple[pki.Pair, F
     return pair, FrontProxy(ca.certificate.read_text(), ("front-proxy", "next-proxy"))
 
 
+@asynccontextmanager
+async def staged(directory: Path) -> AsyncIterator[Stage]:
+    serving = put_serving_certificate(directory)
+    pair, proxy = front_proxy(directory)
+    neighbours = Neighbours(proxy=proxy)
+    config = Config(directory / "tls", port=0, host="127.0.0.1", refresh_seconds=0.05)
+    api = await serve(config, lambda ns, name: neighbours.demand.get((ns, name)), neighbours.trust, neighbours.review)
+    try:
+        yield Stage(api, neighbours, directory, serving, pair)
+    finally:
+        await api.stop()
+
+
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    serving = put_serving_certificate(tmp_path)
-    pair, proxy = front_proxy(tmp_path)
-    neighbours = Neighbours(proxy=proxy)
-    config = Config(tmp_path / "tls", port=0, host="127.0.0.1", refresh_seconds=0.05)
-    api = await serve(config, lambda ns, name: neighbours.demand.get((ns, name)), neighbours.trust, neighbours.review)
-    yield Stage(api, neighbours, tmp_path, serving, pair)
-    await api.stop()
+    async with staged(tmp_path) as found:
+        yield found
 
 
 async def test_the_hpa_reads_the_demand(stage: Stage) -> None:
@@ -216,6 +226,21 @@ async def test_broken_certificate_files_leave_the_working_ones_in_use(stage: Sta
     (stage.directory / "tls" / "tls.crt").write_text("half a fi")
     await asyncio.sleep(0.2)
     assert (await stage.ask(METRIC))[0] == 200
+
+
+def test_on_the_operators_own_event_loop_it_is_the_same(tmp_path: Path) -> None:
+    """uvloop has a TLS implementation of its own: certificates and their renewal go through it too."""
+
+    async def scene() -> None:
+        async with staged(tmp_path) as stage:
+            assert (await stage.ask(METRIC))[0] == 200
+            assert (await stage.get(METRIC, HPA))[0] == 401
+            await test_a_new_front_proxy_authority_is_taken_over_and_the_old_one_dropped(stage)
+            put_serving_certificate(tmp_path)
+            new = pki.Pair(tmp_path / "next-proxy" / "client.crt", tmp_path / "next-proxy" / "client.key")
+            assert await until_answered(stage, new) == 200
+
+    uvloop.run(scene())
 
 
 async def until_answered(stage: Stage, pair: pki.Pair, seconds: float = 5.0) -> int:
