@@ -79,20 +79,19 @@ def _fields(data: Buffer, position: int, end: int) -> Iterator[tuple[int, int, i
     while position < end:
         key, position = _varint(data, position, end)
         number, wire = key >> 3, key & 7
+        value, begin, stop = 0, -1, -1
         if wire == 0:
             value, position = _varint(data, position, end)
-            yield number, value, -1, -1
         elif wire == 2:
-            length, position = _varint(data, position, end)
-            yield number, 0, position, position + length
-            position += length
+            length, begin = _varint(data, position, end)
+            position = stop = begin + length
         elif wire in (1, 5):
-            yield number, 0, -1, -1
             position += 8 if wire == 1 else 4
         else:
             raise NotProtobufError
         if number == 0 or position > end:
             raise NotProtobufError
+        yield number, value, begin, stop
 
 
 def _varint(data: Buffer, position: int, end: int) -> tuple[int, int]:

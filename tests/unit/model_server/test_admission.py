@@ -191,7 +191,7 @@ _STEPS = st.lists(
 
 
 @given(steps=_STEPS, concurrency=st.integers(1, 3), max_queue=st.integers(0, 3))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_in_flight_is_right_after_any_mix_of_answers_errors_timeouts_and_departures(
     steps: list[Step], concurrency: int, max_queue: int
 ) -> None:

@@ -42,7 +42,7 @@ def test_a_model_that_declares_nothing_gets_the_type_the_json_has(instances: Any
         pytest.param({"instances": [[1, 2], 3]}, "not nested as shape", id="a row that is a number"),
         pytest.param({"instances": [[1, 2, 3]]}, "must have shape [-1, 2]", id="another width"),
         pytest.param({"instances": [["a", "b"]]}, "FP32 needs numbers", id="strings for numbers"),
-        pytest.param({"instances": [{"x": 1}]}, "must have shape", id="objects"),
+        pytest.param({"instances": [{"x": 1}]}, "FP32 needs numbers", id="objects"),
     ],
 )
 def test_bad_instances_are_told_what_is_wrong(body: Any, says: str) -> None:

@@ -163,10 +163,10 @@ def test_flat_and_nested_data_are_the_same_tensor() -> None:
     np.testing.assert_array_equal(flat, nested)
 
 
-def answer(outputs: dict[str, Any], **members: Any) -> dict[str, Any]:
+def answer(answered: dict[str, Any], **members: Any) -> dict[str, Any]:
     asked = v2.decode(orjson.dumps(request(**members)), Metadata("python"))
     served = Served(FakeModel(), DIGEST, VERSION)
-    parsed: dict[str, Any] = orjson.loads(v2.encode(asked, outputs, "digits", served))
+    parsed: dict[str, Any] = orjson.loads(v2.encode(asked, answered, "digits", served))
     return parsed
 
 

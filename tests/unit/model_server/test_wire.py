@@ -97,7 +97,7 @@ class Parts:
             return {"type": "http.request", "body": part, "more_body": bool(self.parts) or not self.complete}
         if self.leaves:
             return {"type": "http.disconnect"}
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()  # for ever
 
 
 async def read(receive: Any, limit: int = 10, seconds: float = 5, **fields: str) -> bytes:

@@ -1,0 +1,285 @@
+"""Where models may come from: URIs, addresses, and what is written to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_artifacts import write
+from model_server.errors import LoadFailure, Reason
+from model_server.settings import ModelSettings, StorageSettings
+from model_server.storage import addresses, uri
+from model_server.storage.attempts import PAUSES, TransientError, persist
+from model_server.storage.fetching import fetch
+from model_server.storage.files import Budget, Incoming, digest
+
+SHA = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "name"),
+    [
+        ("https://models.example/a/digits.onnx", "https", "digits.onnx"),
+        ("https://models.example/a/digits.onnx?version=3", "https", "digits.onnx"),
+        ("https://models.example:8443", "https", "model"),
+        ("https://models.example/%2fetc", "https", "model"),
+        ("s3://models/digits/1", "s3", "1"),
+        ("s3://models/digits/1/", "s3", "1"),
+        ("image://registry.example/models/digits@sha256:" + SHA, "image", "digits@sha256:" + SHA),
+    ],
+)
+def test_what_may_be_fetched(text: str, scheme: str, name: str) -> None:
+    parsed = uri.parse(text, sha256="", local_files=False)
+    assert parsed.scheme == scheme
+    assert parsed.name == name or scheme == "image"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("digits.onnx", id="a path"),
+        pytest.param("/etc/passwd", id="an absolute path"),
+        pytest.param("file:///etc/passwd", id="a file"),
+        pytest.param("FILE:///etc/passwd", id="a file in capitals"),
+        pytest.param("http://models.example/m", id="plain http without a digest"),
+        pytest.param("ftp://models.example/m", id="another scheme"),
+        pytest.param("gs://bucket/m", id="a scheme that is to come"),
+        pytest.param("https://user:secret@models.example/m", id="credentials"),
+        pytest.param("https://ok.example\\@169.254.169.254/", id="a backslash"),
+        pytest.param("https://ok.example @x/", id="a blank"),
+        pytest.param("https://ok.example/\nHost: x", id="a line feed"),
+        pytest.param("https:///m", id="no host"),
+        pytest.param("https://[::1/m", id="half an address"),
+        pytest.param("https://host:port/m", id="a port that is a word"),
+        pytest.param("s3://bucket/a/../b", id="dots"),
+        pytest.param("s3://bucket/a/%2e%2e/b", id="encoded dots"),
+        pytest.param("s3://bucket/a/%252e%252e%252fb", id="dots encoded twice"),
+        pytest.param("s3://bucket", id="no key"),
+        pytest.param("s3://bucket/", id="an empty key"),
+        pytest.param("s3:///key", id="no bucket"),
+        pytest.param("s3://bucket/key?x=1", id="a query for an object"),
+        pytest.param("https://models.example/" + "x" * 2048, id="too long"),
+    ],
+)
+def test_what_may_not(text: str) -> None:
+    with pytest.raises(LoadFailure) as refused:
+        uri.parse(text, sha256="", local_files=False)
+    assert refused.value.reason is Reason.INVALID_SETTINGS
+    assert "secret" not in refused.value.message
+
+
+def test_plain_http_needs_a_digest() -> None:
+    assert uri.parse("http://models.example/m", sha256=SHA, local_files=False).scheme == "http"
+
+
+def test_the_command_line_may_name_files() -> None:
+    assert uri.parse("some/digits.onnx", sha256="", local_files=True).path == str(Path("some/digits.onnx").absolute())
+    assert uri.parse("file:///some/digits.onnx", sha256="", local_files=True).path == "/some/digits.onnx"
+
+
+@pytest.mark.parametrize(
+    ("address", "forbidden"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("0.0.0.0", True),  # noqa: S104 - what is tested
+        ("0.1.2.3", True),
+        ("255.255.255.255", True),
+        ("169.254.169.254", True),
+        ("169.254.1.1", True),
+        ("100.100.100.200", True),
+        ("168.63.129.16", True),
+        ("224.0.0.1", True),
+        ("::1", True),
+        ("::", True),
+        ("fe80::1", True),
+        ("fd00:ec2::254", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:169.254.169.254", True),
+        ("::127.0.0.1", True),
+        ("64:ff9b::a9fe:a9fe", True),
+        ("2002:7f00:1::", True),
+        ("10.0.0.7", False),
+        ("192.168.1.1", False),
+        ("93.184.216.34", False),
+        ("fd00::7", False),
+        ("2606:2800:220:1::1", False),
+        ("::ffff:10.0.0.7", False),
+        ("64:ff9b::a00:7", False),
+    ],
+)
+def test_addresses_of_this_machine_and_of_metadata_services_are_forbidden(address: str, forbidden: bool) -> None:
+    assert addresses.forbidden(ip_address(address)) is forbidden
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f000001", "2130706433", "127.1", "::1"])
+def test_a_host_is_judged_by_what_it_resolves_to(host: str) -> None:
+    with pytest.raises(LoadFailure, match="not fetched from loopback"):
+        addresses.resolve(host, 80)
+    assert addresses.resolve(host, 80, any_address=True)
+
+
+def test_one_forbidden_address_among_good_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, 80)) for text in ("93.184.216.34", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+    with pytest.raises(LoadFailure):
+        addresses.resolve("rebinding.example", 80)
+
+
+def incoming(tmp_path: Path, max_bytes: int = 1000, seconds: float = 60) -> Incoming:
+    return Incoming(tmp_path, Budget(max_bytes, seconds))
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    writing = incoming(tmp_path)
+    writing.add("digits.onnx", [b"abc", b"def"])
+    assert not (tmp_path / "fetched").exists()
+    path, found = writing.commit()
+    assert path == tmp_path / "fetched" / "digits.onnx"
+    assert path.read_bytes() == b"abcdef"
+    assert found == hashlib.sha256(b"abcdef").hexdigest()
+
+
+def test_an_attempt_that_broke_off_leaves_nothing_behind(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield b"half of"
+        raise TransientError
+
+    writing = incoming(tmp_path)
+    with pytest.raises(TransientError):
+        writing.add("digits.onnx", broken())
+    writing.add("digits.onnx", [b"all"])
+    path, found = writing.commit()
+    assert path.read_bytes() == b"all"
+    assert found == hashlib.sha256(b"all").hexdigest()
+
+
+def test_what_an_earlier_container_left_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, "fetched/old.onnx", b"old")
+    write(tmp_path, ".incoming/half", b"half")
+    writing = incoming(tmp_path)
+    writing.add("new.onnx", [b"new"])
+    path, _ = writing.commit()
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [path.name] == ["new.onnx"]
+
+
+def test_the_digest_of_several_files_is_what_sha256sum_makes_of_them(tmp_path: Path) -> None:
+    writing = incoming(tmp_path)
+    for name in ("pkg/b.py", "a.py", "B.py"):
+        writing.add(name, [name.encode()])
+    path, found = writing.commit()
+    command = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    by_hand = subprocess.run(command, shell=True, cwd=path, capture_output=True, text=True, check=True)  # noqa: S602
+    assert found == digest(path) == by_hand.stdout.split()[0]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a\nb"])
+def test_no_name_leads_out_of_the_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LoadFailure, match="can't be stored safely"):
+        incoming(tmp_path).add(name, [b"x"])
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "seconds", "says"), [(5, 60, "larger than 5 bytes"), (1000, -1, "did not arrive within")]
+)
+def test_a_model_has_bounds_in_size_and_time(tmp_path: Path, max_bytes: int, seconds: float, says: str) -> None:
+    with pytest.raises(LoadFailure, match=says):
+        incoming(tmp_path, max_bytes, seconds).add("m", [b"abc", b"def"])
+
+
+def test_the_bound_counts_all_files_together(tmp_path: Path) -> None:
+    writing = incoming(tmp_path, max_bytes=5)
+    writing.add("a", [b"abc"])
+    with pytest.raises(LoadFailure, match="larger than 5 bytes"):
+        writing.add("b", [b"def"])
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    writing = incoming(tmp_path)
+    (tmp_path / ".incoming" / "full").symlink_to("/dev/full")
+    with pytest.raises(LoadFailure, match="No space left on device"):
+        writing.add("full", [b"x" * 100])
+
+
+def test_a_directory_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailure, match="can't write to the model directory"):
+        incoming(write(tmp_path, "file", b""))
+
+
+def test_what_may_pass_is_tried_again_and_what_may_not_is_told_at_once() -> None:
+    slept: list[float] = []
+    outcomes = iter([TransientError("refused"), TransientError("refused"), "here"])
+
+    def attempt() -> Any:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert persist(attempt, "m", slept.append) == "here"
+    assert slept == list(PAUSES[:2])
+
+
+def test_giving_up_says_how_often_it_was_tried_and_what_was_last() -> None:
+    def attempt() -> None:
+        raise TransientError("connection refused")
+
+    slept: list[float] = []
+    with pytest.raises(LoadFailure, match="m failed 4 times, last: connection refused") as gave_up:
+        persist(attempt, "m", slept.append)
+    assert gave_up.value.reason is Reason.FETCH_FAILED
+    assert sum(slept) < 20
+
+
+def image(model_dir: Path, sha256: str = "") -> Any:
+    model = ModelSettings("digits", "image://registry.example/digits:1", sha256)
+    return fetch(model, StorageSettings(), model_dir)
+
+
+def test_an_unpacked_image_is_its_one_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "digits/model.onnx", b"abc")
+    assert image(tmp_path, hashlib.sha256(b"abc").hexdigest()).path == path
+
+
+def test_an_unpacked_image_of_several_files_is_a_directory(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", b"a")
+    write(tmp_path, "b.py", b"b")
+    assert image(tmp_path).path == tmp_path
+
+
+def test_another_digest_than_was_promised_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "model.onnx", b"abc")
+    with pytest.raises(LoadFailure) as refused:
+        image(tmp_path, SHA)
+    assert refused.value.reason is Reason.DIGEST_MISMATCH
+    assert hashlib.sha256(b"abc").hexdigest() in refused.value.message
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "nothing"])
+def test_links_and_devices_are_no_model(tmp_path: Path, kind: str) -> None:
+    if kind == "link":
+        (tmp_path / "model.onnx").symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(LoadFailure) as refused:
+        image(tmp_path)
+    assert refused.value.reason is (Reason.FETCH_FAILED if kind == "nothing" else Reason.UNSAFE_FORMAT)
+
+
+@pytest.mark.parametrize("local_files", [True, False])
+def test_a_local_file_is_served_in_place_and_only_when_asked_for(tmp_path: Path, local_files: bool) -> None:
+    path = write(tmp_path, "model.onnx", b"abc")
+    model = ModelSettings("digits", str(path), local_files=local_files)
+    if local_files:
+        assert fetch(model, StorageSettings(), tmp_path).path == path
+    else:
+        with pytest.raises(LoadFailure):
+            fetch(model, StorageSettings(), tmp_path)
