@@ -54,7 +54,7 @@ def ensure(names: Iterable[str], cache: Path | None = None, console: Console | N
     cache, console = cache or cache_directory(), console or Console()
     directory = cache / "bin"
     wanted = tuple(names)
-    stamp = _stamp()
+    stamp = pins()
     if _missing(directory, wanted, stamp):
         with exclusive(cache / "build.lock"):
             for name in _missing(directory, wanted, stamp):  # another process may have built it meanwhile
@@ -65,10 +65,11 @@ def ensure(names: Iterable[str], cache: Path | None = None, console: Console | N
 
 def not_built(names: Iterable[str], cache: Path) -> list[str]:
     """Those of the named tools that `ensure` would have to build."""
-    return _missing(cache / "bin", names, _stamp())
+    return _missing(cache / "bin", names, pins())
 
 
-def _stamp() -> str:
+def pins() -> str:
+    """Identifies the pinned versions that a binary is built from."""
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
         digest.update((MODULE / name).read_bytes())
