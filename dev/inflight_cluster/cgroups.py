@@ -19,13 +19,22 @@ def hierarchies(mount_points: list[Path]) -> list[Path]:
 
 
 def create(name: str) -> None:
-    """kubelet wants its root cgroup to exist. A v1 cpuset starts without CPUs, so it copies its parent's."""
+    """kubelet wants its root cgroup to exist, with every controller."""
     for hierarchy in _all():
-        directory = hierarchy / name
-        directory.mkdir(exist_ok=True)
-        for file in ("cpuset.cpus", "cpuset.mems"):
-            if (hierarchy / file).exists():
-                (directory / file).write_text((hierarchy / file).read_text())
+        _prepare(hierarchy, hierarchy / name)
+
+
+def _prepare(hierarchy: Path, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    for file in ("cpuset.cpus", "cpuset.mems"):  # v1: a cpuset starts without any
+        if (hierarchy / file).exists():
+            (directory / file).write_text((hierarchy / file).read_text())
+    available = hierarchy / "cgroup.controllers"
+    if available.exists():  # v2: what a cgroup may use, its parent has to hand down
+        wanted = " ".join(f"+{controller}" for controller in available.read_text().split())
+        for cgroup in (hierarchy, directory):
+            with suppress(OSError):  # kubelet says which one it misses
+                (cgroup / "cgroup.subtree_control").write_text(wanted)
 
 
 def processes(name: str) -> set[int]:

@@ -39,6 +39,7 @@ Verb = Callable[[Call], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status. A ClusterError becomes one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ["PATH"] = tools.search_path()
     try:
         chosen = settings.load()
         if given[:1] and given[0] in _PASSED_ON:  # their own options are none of ours
@@ -182,7 +183,8 @@ def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:
     if chosen.backend == "local":
         network.enter(chosen.layout.netns)
     os.environ["KUBECONFIG"] = str(chosen.layout.kubeconfig)
-    os.environ["PATH"] = f"{chosen.cache / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PATH"] = f"{chosen.cache / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"  # no proxy can be reached from inside
     sys.stdout.flush()
     os.execvp(command[0], command)  # noqa: S606
 

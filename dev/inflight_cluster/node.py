@@ -1,6 +1,6 @@
 """Configuration files of what runs on the node: containerd, CNI, kubelet, kube-proxy, CoreDNS. Pure.
 
-docs/development/local-cluster.md tells why the unusual values are there.
+docs/local-cluster.md tells why the unusual values are there.
 """
 
 from __future__ import annotations

