@@ -50,12 +50,19 @@ def _revision(
 
 
 def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[tuple[str, int]]]:
-    """Ready addresses by Service name. A slice's `ready` is false once its pod terminates (KEP-1672)."""
-    found: dict[str, set[tuple[str, int]]] = {}
+    """Usable addresses by Service name: the ready ones, and where there are none, those that still serve while they end.
+
+    A slice's `ready` is false once its pod terminates (KEP-1672); our servers go on answering for the drain delay, and
+    an answer from a pod that is leaving is better than none (kube-proxy does the same, KEP-1669).
+    """
+    ready: dict[str, set[tuple[str, int]]] = {}
+    leaving: dict[str, set[tuple[str, int]]] = {}
     for piece in slices:
         service = piece["metadata"]["labels"].get(names.SERVICE_NAME, "")
         ports = [port["port"] for port in piece.get("ports") or [] if port.get("name") == "http"]
         for endpoint in piece.get("endpoints") or []:
-            if ports and (endpoint.get("conditions") or {}).get("ready"):
-                found.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
-    return {service: frozenset(addresses) for service, addresses in found.items()}
+            conditions = endpoint.get("conditions") or {}
+            usable = ready if conditions.get("ready") else leaving if conditions.get("serving") else None
+            if ports and usable is not None:
+                usable.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
+    return {service: frozenset(addresses) for service, addresses in (leaving | ready).items()}
