@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,9 +32,7 @@ class PythonModel:
         """Import `path`, make the class, call its `load`. LoadFailure(LoadFailed) with what the code raised."""
         directory = path if path.is_dir() else path.parent
         module_name, _, class_name = entrypoint.partition(":")
-        if not module_name:
-            module_name = _only_module(path)
-        module = _import(directory, module_name)
+        module = _import_package(path, module_name) if path.is_dir() else _import_file(path, module_name)
         found = _class(module, class_name)
         self._instance = _made(found, directory)
         self.metadata = Metadata("python", _specs(self._instance, "inputs"), _specs(self._instance, "outputs"))
@@ -47,10 +47,18 @@ class PythonModel:
         return {str(name): _array(str(name), value) for name, value in named.items()}
 
 
-def _only_module(path: Path) -> str:
-    if path.is_file():
-        return path.stem
-    modules = [file.stem for file in path.glob("*.py")]
+def _import_package(directory: Path, name: str) -> ModuleType:
+    sys.path.append(str(directory))  # last: a model can't take the place of an installed module
+    importlib.invalidate_caches()
+    name = name or _only_module(directory)
+    module = _imported(name, lambda: importlib.import_module(name))
+    if not Path(module.__file__ or "/").resolve().is_relative_to(directory.resolve()):
+        raise LoadFailure(Reason.LOAD_FAILED, f"{name!r} is the name of an installed module: rename the model's")
+    return module
+
+
+def _only_module(directory: Path) -> str:
+    modules = [file.stem for file in directory.glob("*.py")]
     if len(modules) == 1:
         return modules[0]
     raise LoadFailure(
@@ -58,20 +66,32 @@ def _only_module(path: Path) -> str:
     )
 
 
-def _import(directory: Path, name: str) -> ModuleType:
-    sys.path.append(str(directory))  # last: a model can't take the place of an installed module
+def _import_file(path: Path, name: str) -> ModuleType:
+    """One file is imported whatever it is called, with or without .py."""
+    if name and name != path.stem:
+        raise LoadFailure(
+            Reason.LOAD_FAILED,
+            f"the model is one file, {path.name}: its entrypoint begins with {path.stem}, not {name}",
+        )
+    if path.stem in sys.modules:
+        raise LoadFailure(Reason.LOAD_FAILED, f"{path.stem!r} is the name of another module: rename the model's file")
+    loader = SourceFileLoader(path.stem, str(path))
+    module = module_from_spec(ModuleSpec(path.stem, loader, origin=str(path)))
+    module.__file__ = str(path)
+    sys.modules[path.stem] = module
+    _imported(path.stem, lambda: loader.exec_module(module))
+    return module
+
+
+T = TypeVar("T")
+
+
+def _imported(name: str, run: Callable[[], T]) -> T:
     sys.dont_write_bytecode = True  # the model's directory stays as it was hashed
-    importlib.invalidate_caches()
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise LoadFailure(Reason.LOAD_FAILED, f"module {name!r}: {first_line(error)}") from error
+        return run()
     except BaseException as error:
         raise LoadFailure(Reason.LOAD_FAILED, f"importing {name!r} raised {_raised(error)}") from error
-    origin = Path(module.__file__ or "/").resolve()
-    if not origin.is_relative_to(directory.resolve()):
-        raise LoadFailure(Reason.LOAD_FAILED, f"{name!r} is the name of an installed module: rename the model's file")
-    return module
 
 
 def _class(module: ModuleType, name: str) -> type:

@@ -56,6 +56,8 @@ class Connection(HttpToolsProtocol):
         """From here on the request's own deadline counts."""
         self._stop_waiting()
         self._head_bytes = None
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            raise ValueError  # the parser turns it into an error of its own: answered 400
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:

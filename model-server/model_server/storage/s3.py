@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _CHUNK: Final = 1024 * 1024
+_STATUS: Final = re.compile(r"status code: (4\d\d)")
+_CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
+_PASSING: Final = frozenset((408, 425, 429))
 _KEYS: Final = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
     "AWS_SECRET_ACCESS_KEY": "secret_access_key",
@@ -76,9 +80,13 @@ class Bucket:
             return error
         if isinstance(error, FileNotFoundError):
             return LoadFailure(Reason.FETCH_FAILED, f"{self._where} has no object {path!r}")
-        if isinstance(error, PermissionError) or "403 Forbidden" in str(error) or "401 Unauth" in str(error):
+        status = _STATUS.search(str(error))
+        if status and int(status[1]) not in _PASSING:
+            code = _CODE.search(str(error))
             return LoadFailure(
-                Reason.FETCH_FAILED, f"{self._where} refuses this identity ({self._identity()}) to read {path!r}"
+                Reason.FETCH_FAILED,
+                f"{self._where} answered {status[1]} {code[1] if code else ''} for {path!r}, "
+                f"asked with this identity: {self._identity()}",
             )
         return TransientError(f"{self._where}: {first_line(error)}")
 

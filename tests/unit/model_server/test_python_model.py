@@ -128,6 +128,22 @@ def test_every_mistake_is_told_in_words(tmp_path: Path, source: str, entrypoint:
     assert says in refused.value.message
 
 
+def test_one_file_may_have_any_name(tmp_path: Path) -> None:
+    path = write(tmp_path, f"model-{next(_numbers)}.onnx", b"class A:\n    def predict(self, inputs): return 1\n")
+    assert PythonModel(path, "").predict({})["output"].tolist() == 1
+
+
+def test_the_entrypoint_of_one_file_names_that_file(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailure, match="its entrypoint begins with"):
+        PythonModel(module(tmp_path, "class A: ..."), "model:A")
+
+
+def test_a_package_cannot_take_the_name_of_an_installed_one(tmp_path: Path) -> None:
+    write(tmp_path, "json/__init__.py", b"class A:\n    def predict(self, inputs): ...\n")
+    with pytest.raises(LoadFailure, match="rename the model's"):
+        PythonModel(tmp_path, "json:A")
+
+
 def test_a_model_cannot_take_the_name_of_an_installed_module(tmp_path: Path) -> None:
     with pytest.raises(LoadFailure, match="rename the model's file"):
         PythonModel(write(tmp_path, "json.py", b"class A:\n    def predict(self, inputs): ...\n"), "")
@@ -157,12 +173,14 @@ def test_a_type_without_a_name_in_the_protocol_is_the_models_fault(tmp_path: Pat
 
 
 def test_python_is_run_only_when_asked_for(tmp_path: Path) -> None:
-    path = module(tmp_path, "class A:\n    def predict(self, inputs): return 1\n")
-    for wanted, entrypoint in (("python", ""), ("auto", f"{path.stem}:A")):
-        assert loading.load(path, wanted, entrypoint, 1, 10**6).metadata.platform == "python"
+    source = "class A:\n    def predict(self, inputs): return 1\n"
+    path = module(tmp_path, source)
     with pytest.raises(LoadFailure) as refused:
         loading.load(path, "auto", "", 1, 10**6)
     assert refused.value.reason is Reason.UNSAFE_FORMAT
+    assert loading.load(path, "python", "", 1, 10**6).metadata.platform == "python"
+    another = module(tmp_path, source)
+    assert loading.load(another, "auto", f"{another.stem}:A", 1, 10**6).metadata.platform == "python"
 
 
 def test_a_model_of_another_format_than_was_asked_for_is_refused(tmp_path: Path) -> None:
