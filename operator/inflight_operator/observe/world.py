@@ -50,7 +50,7 @@ def _revision(
 
 
 def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[tuple[str, int]]]:
-    """Usable addresses by Service name: the ready ones, and where there are none, those that still serve while they end.
+    """Usable addresses by Service name: the ready ones, and where there are none, those that serve while they end.
 
     A slice's `ready` is false once its pod terminates (KEP-1672); our servers go on answering for the drain delay, and
     an answer from a pod that is leaving is better than none (kube-proxy does the same, KEP-1669).
