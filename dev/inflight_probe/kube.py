@@ -131,8 +131,7 @@ class Kube:
     async def list_all(self, kind: str, namespace: str = "", selector: str = "") -> list[Object]:
         """All objects of a kind (of one namespace), optionally by label selector."""
         answer = await self.request("GET", path(kind, namespace), labelSelector=selector)
-        items: list[Object] = answer["items"]
-        return items
+        return [{"apiVersion": KINDS[kind][0], "kind": kind, **item} for item in answer["items"]]
 
     async def apply(self, manifest: Object, manager: str = "inflight-demo") -> Object:
         """Server-side apply, taking over fields that another manager set; the stored object."""

@@ -14,6 +14,7 @@ from inflight_probe.scaling import OWNER
 
 IMAGES = ("digits", "sklearn", "image")
 """Examples that read handwritten digits; the others answer whatever they are asked."""
+JSON = {"content-type": "application/json"}
 NUMBERS = ("waiting", "calculate")
 
 
@@ -61,7 +62,7 @@ async def test_a_model_is_reached_by_host_by_path_and_by_its_service(stage, inst
             (infer, {"host": f"{host}.svc"}),
             (infer, {"host": f"{host}.svc.cluster.local"}),
         ):
-            async with http.post(path, data=body, headers=headers) as answer:
+            async with http.post(path, data=body, headers={**JSON, **headers}) as answer:
                 assert answer.status == 200, (path, headers, await answer.text())
                 assert int(output(await answer.json())) == installed.digits.labels[0]
     assert await from_a_pod(stage, name, f"http://{host}.svc{infer}", body.decode()) == installed.digits.labels[0]

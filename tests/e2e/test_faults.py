@@ -69,8 +69,12 @@ async def test_a_deleted_child_is_made_again(stage):
     for kind in ("Service", "HorizontalPodAutoscaler", "Deployment"):
         for child in await stage.owned(kind, "torn"):
             await repaired_after_delete(stage, kind, child["metadata"])
-    await stage.ready("torn", seconds=30)
     async with stage.sending("torn") as send:
+
+        async def answered():
+            return (await send(0)).status == 200
+
+        await stage.kube.wait_until(answered, "the model answers again", seconds=30)
         assert (await closed_loop(send, clients=1, count=20)).why() == {}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from inflight_probe.infer import output, sender, session, through
 from inflight_probe.load import closed_loop
-from inflight_probe.scaling import OWNER, metric, revision_of, scale
+from inflight_probe.scaling import metric, revision_of, scale
 from stage import ONE, variant
 
 CLIENTS = 4
@@ -28,10 +28,16 @@ async def load(stage, seconds):
         return await closed_loop(send, clients=CLIENTS, seconds=seconds)
 
 
+def running(pod) -> bool:
+    return all(c["ready"] for c in pod["status"].get("containerStatuses", [{"ready": False}]))
+
+
 async def gauges(stage) -> float:
     """Requests in flight as the pods count them, running and waiting."""
     total = 0.0
-    for pod in await stage.kube.list_all("Pod", stage.namespace, f"{OWNER}=slow"):
+    for pod in await stage.owned("Pod", "slow"):
+        if not running(pod):
+            continue
         async with (
             aiohttp.ClientSession() as http,
             http.get(f"http://{pod['status']['podIP']}:9090/metrics") as answer,

@@ -13,6 +13,8 @@ from inflight_probe.kube import Kube, Object, condition
 from inflight_probe.load import Run, Send, steady
 from inflight_probe.scaling import OWNER
 
+PATIENT = 200
+"""Queue of a replica: on a busy test machine a pod may get no CPU for a moment; requests should wait then."""
 SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 ONE = (request_body("x", [[1.0]]),)
 
@@ -82,7 +84,11 @@ def deployment(name: str, *variants: Object, server: Mapping[str, Any] | None = 
         "apiVersion": "serving.inflight.dev/v1alpha1",
         "kind": "ModelDeployment",
         "metadata": {"name": name},
-        "spec": {"variants": list(variants), "server": {"resources": SMALL, **(server or {})}, **spec},
+        "spec": {
+            "variants": list(variants),
+            "server": {"resources": SMALL, "maxQueue": PATIENT, **(server or {})},
+            **spec,
+        },
     }
 
 

@@ -1,3 +1,9 @@
 """Can't be loaded: says why."""
 
-raise RuntimeError("the weights file is corrupt")
+
+class Model:
+    def load(self, _path):
+        raise RuntimeError("the weights file is corrupt")
+
+    def predict(self, inputs):
+        return inputs
