@@ -1,14 +1,14 @@
 """A model of what Envoy does with delta xDS, as far as traffic depends on it; it asserts that traffic is kept whole.
 
 Like Envoy 1.40: a new cluster is asked endpoints for and serves when they have come; a changed cluster waits
-for endpoints without asking, and its acknowledgement waits with it; of a refused response of several
-resources the good ones may have been taken.
+for endpoints without asking, and its acknowledgement waits with it, until they come or are refused; nothing
+of a refused response is taken.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -86,6 +86,8 @@ class ModelRouter:
             answer.error_detail.message = words[0]
             self.outbox.append(answer)
             self._go_on()
+            if response.type_url == ENDPOINTS:  # a changed cluster doesn't wait any longer: it has none
+                self._stop_waiting(names)
             return
         versions = {r.name: r.version for r in response.resources}
         if response.type_url == CLUSTER:
@@ -134,9 +136,12 @@ class ModelRouter:
         self.versions[ENDPOINTS].update(versions)
         self.warm.update(name for name in versions if name in self.versions[CLUSTER])
         self.outbox.append(answer)
+        self._stop_waiting((*versions, *unknown))
+
+    def _stop_waiting(self, answered: Iterable[str]) -> None:
         if self._waiting:
             held, names = self._waiting
-            names.difference_update(versions)
+            names.difference_update(answered)
             if not names:
                 self._waiting = None
                 self.outbox.append(held)

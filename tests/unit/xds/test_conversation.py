@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
+from typing import Any
 
 import hypothesis.strategies as st
 from envoy.config.cluster.v3 import cluster_pb2
@@ -15,18 +17,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from inflight_operator.xds import build
 from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import Key
-from inflight_operator.xds.model import RouteSpec
+from inflight_operator.xds.model import Endpoint, RouteSpec
 from inflight_operator.xds.plane import ControlPlane
 from model_router import ModelRouter
 from route_specs import backend, route_spec
 
-BAD_TIMEOUT, BAD_PORT, BAD_REVISION = 6666, 666, "refused"
+BAD_TIMEOUT, BAD_PORT, BAD_BREAKER, BAD_IN_FLIGHT = 6666, 666, 16384, 3000
 
 
 def refuses(message: Message) -> str | None:
     """A router that doesn't like some routes, some clusters and some endpoints."""
-    if isinstance(message, cluster_pb2.Cluster) and BAD_REVISION in message.name:
-        return "cluster refused"
+    if isinstance(message, cluster_pb2.Cluster):
+        bad = message.circuit_breakers.thresholds[0].max_requests.value == BAD_BREAKER
+        return "cluster refused" if bad else None
     if isinstance(message, endpoint_pb2.ClusterLoadAssignment):
         hosts = [host for locality in message.endpoints for host in locality.lb_endpoints]
         bad = any(host.endpoint.address.socket_address.port_value == BAD_PORT for host in hosts)
@@ -38,37 +41,57 @@ def refuses(message: Message) -> str | None:
     return None
 
 
+def endpoints(*ports: int) -> frozenset[Endpoint]:
+    return frozenset(Endpoint("127.0.0.1", port) for port in ports)
+
+
+EDITS: list[dict[str, Any]] = [
+    {"endpoints": endpoints()},
+    {"endpoints": endpoints(1)},
+    {"endpoints": endpoints(2)},
+    {"endpoints": endpoints(BAD_PORT)},
+    {"max_in_flight": 9},
+    {"max_in_flight": 2000},
+    {"max_in_flight": BAD_IN_FLIGHT},
+    {"max_in_flight": 2000, "endpoints": endpoints(BAD_PORT)},
+    {"timeout_milliseconds": 1500},
+    {"timeout_milliseconds": BAD_TIMEOUT},
+]
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> RouteSpec:
-    """Few names and values, so that they meet again and again; one in six has something that is refused."""
+    """Few names and values, so that they meet again and again; one in four has something that is refused."""
     name = draw(st.sampled_from("abc"))
-    count = draw(st.integers(0, 2))
     backends = [
         backend(
             variant,
-            draw(st.lists(st.integers(1, 3), max_size=2, unique=True)),
+            draw(st.sampled_from([[1], [2], [1, 2], []])),
             model=name,
-            revision=draw(st.sampled_from(["r1", "r2"])),
+            revision=draw(st.sampled_from(["r1", "r1", "r2"])),
             timeout=draw(st.sampled_from([1000, 2000])),
-            max_in_flight=draw(st.sampled_from([9, 9, 9, 2000])),
+            max_in_flight=draw(st.sampled_from([9, 2000])),
         )
-        for variant in ["stable", "candidate"][:count]
+        for variant in ["stable", "candidate"][: draw(st.sampled_from([0, 1, 2, 2]))]
     ]
-    bad = draw(st.sampled_from([None] * 15 + ["routes", "cluster", "endpoints"])) if backends else None
+    bad = draw(st.sampled_from([None] * 9 + ["routes", "cluster", "endpoints"])) if backends else None
     if bad == "routes":
-        backends[0] = backend(model=name, timeout=BAD_TIMEOUT)
+        backends[0] = replace(backends[0], timeout_milliseconds=BAD_TIMEOUT)
     elif bad == "cluster":
-        backends[0] = backend(model=name, revision=BAD_REVISION)
+        backends[0] = replace(backends[0], max_in_flight=BAD_IN_FLIGHT, endpoints=endpoints(1))
     elif bad == "endpoints":
-        backends[0] = backend(model=name, ports=[BAD_PORT])
-    weights = draw(st.sampled_from([(60, 40), (100, 0), (1, 99)])) if count == 2 else (100,)
+        backends[0] = replace(backends[0], endpoints=endpoints(BAD_PORT))
+    weights = draw(st.sampled_from([(60, 40), (100, 0), (1, 99)])) if len(backends) == 2 else (100,)
     return route_spec(*backends, name=name, weights=weights)
 
 
 def is_bad(spec: RouteSpec) -> bool:
-    ports = {endpoint.port for b in spec.backends for endpoint in b.endpoints}
-    timeouts = {b.timeout_milliseconds for b in spec.backends}
-    return BAD_PORT in ports or BAD_TIMEOUT in timeouts or any(b.revision == BAD_REVISION for b in spec.backends)
+    return any(
+        b.timeout_milliseconds == BAD_TIMEOUT
+        or build.breaker(b) == BAD_BREAKER
+        or any(endpoint.port == BAD_PORT for endpoint in b.endpoints)
+        for b in spec.backends
+    )
 
 
 def host_of(spec: RouteSpec) -> route_components_pb2.VirtualHost:
@@ -102,12 +125,23 @@ class Conversation(RuleBasedStateMachine):
         self.inboxes[node] = deque()
 
     @rule(spec=specs())
+    def set(self, spec: RouteSpec) -> None:
+        self.change(spec)
+
     def change(self, spec: RouteSpec) -> None:
         key = (spec.namespace, spec.name)
         self.wanted[key] = spec
         if is_bad(spec):
             self.may_vanish.add("/".join(key))  # after a restart nobody knows what was accepted before
         self.plane.set(key, spec)
+
+    @precondition(lambda self: any(spec.backends for spec in self.wanted.values()))
+    @rule(data=st.data(), edit=st.sampled_from(EDITS))
+    def edit(self, data: st.DataObject, edit: dict[str, Any]) -> None:
+        """One thing about one backend, as most changes are."""
+        spec = data.draw(st.sampled_from([spec for spec in self.wanted.values() if spec.backends]))
+        first, *rest = spec.backends
+        self.change(replace(spec, backends=(replace(first, **edit), *rest)))
 
     @precondition(lambda self: self.wanted)
     @rule(data=st.data())
@@ -117,7 +151,7 @@ class Conversation(RuleBasedStateMachine):
         self.may_vanish.add("/".join(key))
         self.plane.remove(key)
 
-    @rule(node=st.sampled_from(["first", "second"]), turns=st.integers(1, 6))
+    @rule(node=st.sampled_from(["first", "second"]), turns=st.integers(1, 25))
     def talk(self, node: str, turns: int) -> None:
         for _ in range(turns):
             self.deliver(node)
@@ -186,7 +220,7 @@ class Conversation(RuleBasedStateMachine):
 
 TestConversation = Conversation.TestCase
 TestConversation.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
