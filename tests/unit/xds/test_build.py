@@ -1,0 +1,191 @@
+"""What Envoy is told about one ModelDeployment, and what it is never told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.any_pb2 import Any
+from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+
+from inflight_operator.xds import build, wire
+from inflight_operator.xds.build import Pieces
+from inflight_operator.xds.model import Endpoint, RouteSpec
+from route_specs import backend, route_spec
+
+STABLE = backend(ports=[8080])
+CANDIDATE = backend("candidate", [8081, 8080], revision="bbbb2222", timeout=7000)
+SPEC = route_spec(STABLE, CANDIDATE, weights=(95, 5))
+
+
+def only(resource: wire.Resource) -> discovery_pb2.Resource:
+    """The resource of a piece of response."""
+    (found,) = discovery_pb2.DeltaDiscoveryResponse.FromString(resource.wire).resources
+    assert (found.name, found.version) == (resource.name, resource.version)
+    return found
+
+
+def configuration(*specs: RouteSpec) -> route_pb2.RouteConfiguration:
+    routes = {(spec.namespace, spec.name): build.pieces(spec).routes for spec in specs}
+    resource = only(build.route_configuration(build.MAIN, build.routes_version(routes), routes))
+    return route_pb2.RouteConfiguration.FromString(resource.resource.value)
+
+
+def test_a_split_is_weighted_clusters_with_the_longest_timeout_of_its_backends() -> None:
+    hosts = {host.name: host for host in configuration(SPEC).virtual_hosts}
+    (route,) = hosts["demo/digits"].routes
+    assert list(hosts["demo/digits"].domains) == ["digits.demo", "digits.demo.svc", "digits.demo.svc.cluster.local"]
+    assert MessageToDict(route.route, preserving_proto_field_name=True) == {
+        "weighted_clusters": {
+            "clusters": [
+                {"name": "demo/digits-stable-aaaa1111", "weight": 95},
+                {"name": "demo/digits-candidate-bbbb2222", "weight": 5},
+            ]
+        },
+        "timeout": "7s",
+        "idle_timeout": "30s",
+    }
+
+
+def test_paths_are_routed_by_variant_first_and_stripped() -> None:
+    paths = [
+        (route.match.prefix, route.route.prefix_rewrite, [h.string_match.prefix for h in route.match.headers])
+        for host in configuration(SPEC).virtual_hosts
+        if host.name == "*"
+        for route in host.routes
+    ]
+    assert paths == [
+        ("/demo/digits/variants/stable/", "/", ["/demo/digits/variants/stable/metrics"]),
+        ("/demo/digits/variants/candidate/", "/", ["/demo/digits/variants/candidate/metrics"]),
+        ("/demo/digits/", "/", ["/demo/digits/metrics", "/demo/digits/variants"]),
+    ]
+
+
+def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
+    (resource, _) = build.pieces(SPEC).clusters.values()
+    cluster = cluster_pb2.Cluster.FromString(only(resource).resource.value)
+    assert cluster.name == "demo/digits-stable-aaaa1111"
+    labels = MessageToDict(cluster.metadata.filter_metadata["inflight"])
+    assert labels == {"variant": "stable", "revision": "aaaa1111"}
+    assert cluster.lrs_server.HasField("self")
+    assert cluster.lb_policy == cluster_pb2.Cluster.LEAST_REQUEST
+    assert cluster.connect_timeout.ToMilliseconds() <= 1000
+
+
+def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
+    (_, resource) = build.pieces(SPEC).endpoints.values()
+    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(only(resource).resource.value)
+    ports = [e.endpoint.address.socket_address.port_value for e in assignment.endpoints[0].lb_endpoints]
+    assert ports == [8080, 8081]
+    empty = build.endpoints("demo/none", backend(ports=[]))
+    assert not endpoint_pb2.ClusterLoadAssignment.FromString(only(empty).resource.value).endpoints
+
+
+def test_versions_follow_content_and_only_that() -> None:
+    def versions(pieces: Pieces) -> list[str]:
+        return [pieces.routes.version, *(r.version for r in (*pieces.clusters.values(), *pieces.endpoints.values()))]
+
+    first = versions(build.pieces(SPEC))
+    assert versions(build.pieces(SPEC)) == first
+    moved = replace(SPEC, backends=(replace(STABLE, endpoints=frozenset({Endpoint("127.0.0.1", 1)})), CANDIDATE))
+    assert [a == b for a, b in zip(first, versions(build.pieces(moved)), strict=True)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+    heavier = replace(SPEC, split=((STABLE.name, 90), (CANDIDATE.name, 10)))
+    assert [a == b for a, b in zip(first, versions(build.pieces(heavier)), strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_the_version_of_all_routes_does_not_depend_on_their_order() -> None:
+    specs = [route_spec(backend(model=name), name=name) for name in "abc"]
+    routes = {(spec.namespace, spec.name): build.pieces(spec).routes for spec in specs}
+    backwards = dict(reversed(routes.items()))
+    version = build.routes_version(routes)
+    assert build.routes_version(backwards) == version
+    one, other = (build.route_configuration(build.MAIN, version, r) for r in (routes, backwards))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("replicas", "max_in_flight", "limit"),
+    [(0, 9, 1024), (1, 9, 1024), (28, 9, 1024), (29, 9, 2048), (1000, 1064, 8388608)],
+    ids=str,
+)
+def test_the_breaker_is_wide_and_rarely_moves(replicas: int, max_in_flight: int, limit: int) -> None:
+    made = backend(ports=range(1, replicas + 1), max_in_flight=max_in_flight)
+    assert build.breaker(made) == limit
+    assert limit >= build.BREAKER_HEADROOM * replicas * max_in_flight
+
+
+BAD = [
+    pytest.param(replace(SPEC, namespace="a/b"), "DNS labels", id="slash in the namespace"),
+    pytest.param(replace(SPEC, name="a.b"), "DNS labels", id="dot in the name: another's domain"),
+    pytest.param(replace(SPEC, name=""), "DNS labels", id="no name"),
+    pytest.param(replace(SPEC, name="a\n"), "DNS labels", id="line end"),
+    pytest.param(replace(SPEC, direct=(("a/b", STABLE.name),)), "variant", id="slash in a variant"),
+    pytest.param(replace(SPEC, backends=(STABLE, STABLE)), "same name", id="a backend twice"),
+    pytest.param(replace(SPEC, split=(("gone", 100),)), "unknown backend 'gone'", id="weight for nobody"),
+    pytest.param(replace(SPEC, direct=(("stable", "gone"),)), "unknown backend", id="variant of nobody"),
+    pytest.param(replace(SPEC, split=((STABLE.name, 99),)), "sum to 100", id="weights of 99"),
+    pytest.param(replace(SPEC, split=((STABLE.name, 100), (CANDIDATE.name, 0))), "positive", id="weight 0"),
+    pytest.param(replace(SPEC, split=((STABLE.name, 50), (STABLE.name, 50))), "two weights", id="two weights"),
+    pytest.param(route_spec(replace(STABLE, name="a/b")), "DNS name", id="slash in a backend"),
+    pytest.param(route_spec(replace(STABLE, timeout_milliseconds=0)), "positive", id="no timeout"),
+    pytest.param(route_spec(replace(STABLE, max_in_flight=0)), "positive", id="nothing in flight"),
+    pytest.param(route_spec(replace(STABLE, endpoints=frozenset({Endpoint("pod", 1)}))), "IP", id="host name"),
+    pytest.param(route_spec(replace(STABLE, endpoints=frozenset({Endpoint("::1", 0)}))), "port 0", id="port 0"),
+]
+
+
+@pytest.mark.parametrize(("spec", "words"), BAD)
+def test_what_envoy_would_refuse_or_mix_up_is_found_before(spec: RouteSpec, words: str) -> None:
+    assert words in (build.problem(spec) or "")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        route_spec(),
+        route_spec(backend(ports=[]), weights=(0,)),
+        route_spec(replace(STABLE, endpoints=frozenset({Endpoint("fd00::1", 8080)}))),
+    ],
+    ids=["split", "nothing", "no endpoint, no weight", "IPv6"],
+)
+def test_what_can_be_programmed_is_not_refused(spec: RouteSpec) -> None:
+    assert build.problem(spec) is None
+
+
+@given(
+    st.text("abc", min_size=1, max_size=200),
+    st.text("0123", min_size=1, max_size=16),
+    st.lists(st.binary(max_size=300), max_size=5),
+)
+def test_resources_are_written_as_protobuf_writes_them(name: str, version: str, parts: list[bytes]) -> None:
+    body = Any(type_url=wire.ROUTES, value=b"".join(parts))
+    message = discovery_pb2.Resource(name=name, version=version, resource=body)
+    expected = discovery_pb2.DeltaDiscoveryResponse(resources=[message])
+    written = wire.wrapped(wire.ROUTES, name, version, parts)
+    assert discovery_pb2.DeltaDiscoveryResponse.FromString(written.wire) == expected
+
+
+def test_responses_hold_their_resources_and_what_is_gone() -> None:
+    resources = [wire.wrapped(wire.CLUSTER, name, "1", [b""]) for name in "ab"]
+    response = discovery_pb2.DeltaDiscoveryResponse.FromString(wire.response(wire.CLUSTER, "7", resources, ["c"]))
+    assert (response.type_url, response.nonce, list(response.removed_resources)) == (wire.CLUSTER, "7", ["c"])
+    assert [resource.name for resource in response.resources] == ["a", "b"]

@@ -1,0 +1,212 @@
+"""What the operator's core hears about its wishes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from inflight_operator.xds.ads import Stream
+from inflight_operator.xds.build import MAIN, Key
+from inflight_operator.xds.model import Programmed, RouteSpec
+from inflight_operator.xds.plane import ControlPlane
+from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, ROUTES
+from model_router import ModelRouter
+from route_specs import backend, route_spec
+
+KEY, OTHER = ("demo", "digits"), ("demo", "other")
+SPEC = route_spec(backend())
+
+
+class Rig:
+    """A control plane, and model routers whose messages are carried by hand."""
+
+    def __init__(self, *specs: RouteSpec) -> None:
+        self.announced: list[Key] = []
+        self.plane = ControlPlane(self.announced.append)
+        for spec in specs:
+            self.plane.set((spec.namespace, spec.name), spec)
+        self.plane.open()
+        self.routers: dict[str, tuple[ModelRouter, Stream]] = {}
+
+    def connect(self, node: str, router: ModelRouter | None = None) -> ModelRouter:
+        router = router or ModelRouter()
+        router.connect()
+        self.routers[node] = (router, self.plane.connected(node, "1.40.0"))
+        return router
+
+    def talk(self) -> int:
+        """Until nobody has anything to say; how many responses it took."""
+        count = 0
+        moved = True
+        while moved:
+            moved = False
+            for router, stream in self.routers.values():
+                while router.outbox:
+                    self.plane.received(stream, router.outbox.popleft())
+                    moved = True
+                responses = deque(stream.session.responses())
+                while responses:
+                    router.receive(responses.popleft())
+                    count += 1
+                    moved = True
+        return count
+
+
+def test_nobody_there_is_no_acknowledgement() -> None:
+    rig = Rig(SPEC)
+    assert rig.plane.programmed(KEY) == Programmed(acknowledged=False)
+    rig.connect("first")
+    rig.talk()
+    assert rig.plane.programmed(KEY) == Programmed(acknowledged=True)
+    assert rig.announced == [KEY]
+
+
+def test_the_callback_comes_once_per_wish_and_for_whoever_asked_too_early() -> None:
+    rig = Rig(SPEC, route_spec(name="other"))
+    rig.connect("first")
+    rig.talk()
+    assert sorted(rig.announced) == [KEY, OTHER]
+    rig.announced.clear()
+    rig.connect("second")
+    assert not rig.plane.programmed(KEY).acknowledged  # asked while the second is not there yet
+    rig.talk()
+    assert rig.announced == [KEY]
+
+
+def test_an_unchanged_wish_sends_nothing() -> None:
+    rig = Rig(SPEC)
+    rig.connect("first")
+    rig.talk()
+    rig.plane.set(KEY, route_spec(backend()))
+    assert rig.talk() == 0
+
+
+def test_one_change_of_endpoints_is_one_response_and_of_weights_two() -> None:
+    both = route_spec(backend(), backend("candidate"), weights=(95, 5))
+    rig = Rig(both, route_spec(name="other"))
+    router = rig.connect("first")
+    rig.talk()
+    router.received.clear()
+    moved = replace(both, backends=(backend(ports=[1]), both.backends[1]))
+    rig.plane.set(KEY, moved)
+    rig.talk()
+    assert [(url, names) for url, names, _ in router.received] == [(ENDPOINTS, ("demo/digits-stable-aaaa1111",))]
+    router.received.clear()
+    rig.plane.set(KEY, replace(moved, split=tuple((b.name, 50) for b in moved.backends)))
+    rig.talk()
+    assert [(url, names) for url, names, _ in router.received] == [(ROUTES, ("inflight-trial",)), (ROUTES, (MAIN,))]
+
+
+def test_a_new_revision_is_brought_before_its_routes_and_the_old_taken_after() -> None:
+    rig = Rig(SPEC)
+    router = rig.connect("first")
+    rig.talk()
+    router.received.clear()
+    rig.plane.set(KEY, route_spec(backend(revision="bbbb2222")))
+    rig.talk()
+    new, old = "demo/digits-stable-bbbb2222", "demo/digits-stable-aaaa1111"
+    assert [step for step in router.received if step[1] != ("inflight-trial",)] == [
+        (CLUSTER, (new,), ()),
+        (ENDPOINTS, (new,), ()),
+        (ROUTES, (MAIN,), ()),
+        (CLUSTER, (), (old,)),
+    ]
+
+
+def test_changes_made_together_go_out_together() -> None:
+    rig = Rig()
+    router = rig.connect("first")
+    rig.talk()
+    router.received.clear()
+    for i in range(20):
+        rig.plane.set(("demo", f"m{i}"), route_spec(backend(model=f"m{i}"), name=f"m{i}"))
+    rig.talk()
+    steps = [(url, len(names)) for url, names, _ in router.received]
+    assert steps[:2] == [(CLUSTER, 20), (ROUTES, 1)]
+    assert len(steps) <= 6  # and endpoints, routes, and an empty trial afterwards
+
+
+def test_a_router_that_comes_back_to_the_same_world_is_sent_nothing_new() -> None:
+    specs = [route_spec(backend(model=f"m{i}"), name=f"m{i}") for i in range(5)]
+    rig = Rig(*specs)
+    router = rig.connect("first")
+    rig.talk()
+    again = Rig(*reversed(specs))  # a new operator
+    again.connect("first", router)
+    router.received.clear()
+    again.talk()
+    assert [step for step in router.received if step[1] or step[2]] == []
+    assert all(again.plane.programmed(("demo", f"m{i}")).acknowledged for i in range(5))
+
+
+def test_a_removed_one_is_acknowledged_when_no_router_has_it() -> None:
+    rig = Rig(SPEC)
+    router = rig.connect("first")
+    rig.talk()
+    rig.announced.clear()
+    rig.plane.remove(KEY)
+    assert not rig.plane.programmed(KEY).acknowledged
+    rig.talk()
+    assert rig.plane.programmed(KEY).acknowledged
+    assert rig.announced == [KEY]
+    assert router.main.keys() == {"*"}
+    assert not router.versions[CLUSTER]
+
+
+def test_an_invalid_wish_leaves_what_was_and_is_told() -> None:
+    rig = Rig(SPEC)
+    router = rig.connect("first")
+    rig.talk()
+    rig.plane.set(KEY, replace(SPEC, split=((SPEC.backends[0].name, 1),)))
+    assert rig.talk() == 0
+    state = rig.plane.programmed(KEY)
+    assert not state.acknowledged
+    assert "sum to 100" in (state.rejected or "")
+    assert "demo/digits" in router.main
+    rig.plane.set(KEY, SPEC)  # as it was: mended without a word to the router
+    assert rig.plane.programmed(KEY) == Programmed(acknowledged=True)
+
+
+def test_two_model_deployments_can_not_share_a_cluster() -> None:
+    """a with the variant b-c and a-b with the variant c may come to the same name."""
+    rig = Rig(SPEC)
+    thief = route_spec(backend(), name="other")
+    rig.plane.set(OTHER, thief)
+    assert "belongs to the ModelDeployment demo/digits" in (rig.plane.programmed(OTHER).rejected or "")
+    rig.plane.remove(KEY)
+    rig.plane.set(OTHER, thief)
+    assert rig.plane.programmed(OTHER).rejected is None
+
+
+def test_a_spec_under_another_key_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="given as that of"):
+        Rig().plane.set(OTHER, SPEC)
+
+
+def test_a_router_that_connects_twice_is_one_router() -> None:
+    rig = Rig(SPEC)
+    router = rig.connect("first")
+    rig.talk()
+    _, stale = rig.routers["first"]
+    rig.connect("first", router)
+    assert stale.over
+    rig.plane.disconnected(stale)  # the old stream ends late
+    assert rig.plane.routers == {"first"}
+    rig.talk()
+    assert rig.plane.programmed(KEY).acknowledged
+
+
+def test_an_answer_to_nothing_is_ignored() -> None:
+    rig = Rig(SPEC)
+    rig.connect("first")
+    rig.talk()
+    _, stream = rig.routers["first"]
+    for nonce in ("999", "1"):
+        stray = discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINTS, response_nonce=nonce)
+        stray.error_detail.message = "late"
+        rig.plane.received(stream, stray)
+    assert rig.talk() == 0
+    assert rig.plane.programmed(KEY).acknowledged
