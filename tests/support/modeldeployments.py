@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ class Api:
 
 
 def install_definition(kubeconfig: Path) -> None:
-    """Apply the chart's CustomResourceDefinition and wait until it is served."""
+    """Apply the chart's CustomResourceDefinition and wait until it is served.
+
+    Asked by using it: `kubectl wait` fails on a definition that has no conditions yet.
+    """
     kubectl = [str(tools.ensure(["kubectl"])["kubectl"]), "--kubeconfig", str(kubeconfig)]
-    for command in (
-        ["apply", "--server-side", "-f", str(DEFINITION)],
-        ["wait", "--for=condition=Established", "crd/modeldeployments.serving.inflight.dev", "--timeout=30s"],
-    ):
-        subprocess.run([*kubectl, *command], check=True, capture_output=True)
+    subprocess.run([*kubectl, "apply", "--server-side", "-f", str(DEFINITION)], check=True, capture_output=True)
+    deadline = time.monotonic() + 60
+    while subprocess.run([*kubectl, "get", "modeldeployments", "-A"], check=False, capture_output=True).returncode:
+        assert time.monotonic() < deadline, (
+            "the API server does not serve ModelDeployments a minute after the definition"
+        )
+        time.sleep(0.2)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from inflight_cluster.apiserver import Running, running
+from modeldeployments import install_definition
 from reconciling import Bench, FragileKube
 
 
@@ -33,16 +34,4 @@ async def bench(api: Running, crd: None) -> AsyncIterator[Bench]:
 
 @pytest.fixture(scope="session")
 def crd(api: Running) -> None:
-    import subprocess
-
-    from inflight_cluster import tools
-
-    manifest = Path(__file__).parents[3] / "charts/inflight/files/crd.yaml"
-    kubectl = tools.ensure(["kubectl"])["kubectl"]
-    base = [str(kubectl), "--kubeconfig", str(api.kubeconfig)]
-    subprocess.run([*base, "apply", "--server-side", "-f", str(manifest)], check=True, capture_output=True)
-    subprocess.run(
-        [*base, "wait", "--for=condition=Established", "crd/modeldeployments.serving.inflight.dev", "--timeout=30s"],
-        check=True,
-        capture_output=True,
-    )
+    install_definition(api.kubeconfig)
