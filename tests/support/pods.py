@@ -12,7 +12,8 @@ from aiohttp import web
 
 @dataclass
 class Pod:
-    """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered."""
+    """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered, `met`
+    those that found another one open."""
 
     name: str
     port: int = 0
@@ -20,13 +21,13 @@ class Pod:
     lose_connection: bool = False
     requests: int = 0
     open: int = 0
-    most_open: int = 0
+    met: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
+        self.met += self.open > 0
         self.open += 1
-        self.most_open = max(self.most_open, self.open)
         self.arrived.set()
         try:
             body = await request.read()

@@ -13,7 +13,7 @@ from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from . import build
+from . import build, check
 from .ads import Stream
 from .build import Key, Pieces
 from .listener import listeners
@@ -71,7 +71,7 @@ class ControlPlane:
             return
         self._waiting.add(key)
         names = [build.cluster_name(spec.namespace, backend.name) for backend in spec.backends]
-        if words := build.problem(spec) or self._world.conflict(key, names):
+        if words := check.problem(spec) or self._world.conflict(key, names):
             self._invalid[key] = words
             self._specs.pop(key, None)
             return

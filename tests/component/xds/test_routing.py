@@ -144,3 +144,15 @@ async def test_the_timeout_is_the_longest_of_the_split_and_of_the_variant_alone(
     ):
         answer = await rig.ask(path, "x")
         assert answer.body["headers"]["x-envoy-expected-rq-timeout-ms"] == expected
+
+
+async def test_a_free_replica_is_found_whenever_there_is_one(rig: Rig) -> None:
+    """As many clients as replicas: nobody waits behind another (of two replicas by chance, a third would)."""
+    pods = [await rig.pod(f"pod-{i}", delay=0.03) for i in range(4)]
+    await rig.start(route_spec(backend(ports=[pod.port for pod in pods])))
+    await rig.router()
+    async with rig.traffic(clients=4) as seen:
+        await rig.until(lambda: sum(seen.values()) > 200)
+    assert len(seen) == 4
+    waited = sum(pod.met for pod in pods)
+    assert waited < 0.05 * sum(pod.requests for pod in pods)

@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 
-from inflight_operator.xds import build, wire
+from inflight_operator.xds import build, check, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from route_specs import backend, route_spec
@@ -74,7 +74,8 @@ def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
     labels = MessageToDict(cluster.metadata.filter_metadata["inflight"])
     assert labels == {"variant": "stable", "revision": "aaaa1111"}
     assert cluster.lrs_server.HasField("self")
-    assert cluster.lb_policy == cluster_pb2.Cluster.LEAST_REQUEST
+    (policy,) = cluster.load_balancing_policy.policies
+    assert policy.typed_extension_config.name == "envoy.load_balancing_policies.least_request"
     assert cluster.connect_timeout.ToMilliseconds() <= 1000
 
 
@@ -154,7 +155,7 @@ BAD = [
 
 @pytest.mark.parametrize(("spec", "words"), BAD)
 def test_what_envoy_would_refuse_or_mix_up_is_found_before(spec: RouteSpec, words: str) -> None:
-    assert words in (build.problem(spec) or "")
+    assert words in (check.problem(spec) or "")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_what_envoy_would_refuse_or_mix_up_is_found_before(spec: RouteSpec, word
     ids=["split", "nothing", "no endpoint, no weight", "IPv6"],
 )
 def test_what_can_be_programmed_is_not_refused(spec: RouteSpec) -> None:
-    assert build.problem(spec) is None
+    assert check.problem(spec) is None
 
 
 @given(

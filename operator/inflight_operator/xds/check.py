@@ -1,0 +1,62 @@
+"""What can be programmed: a RouteSpec is judged alone, before anything is made of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from re import compile as pattern
+
+from .model import Backend, RouteSpec
+
+_LABEL = pattern(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = pattern(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def problem(spec: RouteSpec) -> str | None:
+    """Why this RouteSpec can't be programmed, in words for its owner; None when it can.
+
+    What passes here gives resources that keep Envoy's own constraints, and domains that no other
+    ModelDeployment can have (DNS labels hold no dot).
+    """
+    return next(_problems(spec), None)
+
+
+def _problems(spec: RouteSpec) -> Iterator[str]:
+    if not _LABEL.fullmatch(spec.namespace) or not _LABEL.fullmatch(spec.name):
+        yield f"{spec.namespace}/{spec.name}: namespace and name must be DNS labels"
+    for variant, _ in spec.direct:
+        if not _LABEL.fullmatch(variant):
+            yield f"variant name {variant!r} is not a DNS label"
+    names = {backend.name for backend in spec.backends}
+    if len(names) != len(spec.backends):
+        yield "two backends have the same name"
+    for name in [name for name, _ in spec.split] + [name for _, name in spec.direct]:
+        if name not in names:
+            yield f"traffic is sent to the unknown backend {name!r}"
+    weights = [weight for _, weight in spec.split]
+    if weights and (sum(weights) != 100 or min(weights) < 1):
+        yield f"the weights {weights} are not positive integers that sum to 100"
+    if len({name for name, _ in spec.split}) != len(spec.split):
+        yield "a backend has two weights"
+    for backend in spec.backends:
+        yield from _backend_problems(backend)
+
+
+def _backend_problems(backend: Backend) -> Iterator[str]:
+    if not _NAME.fullmatch(backend.name):
+        yield f"backend name {backend.name!r} is not a DNS name"
+    if backend.timeout_milliseconds < 1 or backend.max_in_flight < 1:
+        yield f"backend {backend.name}: timeout and max_in_flight must be positive"
+    for endpoint in backend.endpoints:
+        if not _is_address(endpoint.address):
+            yield f"backend {backend.name}: endpoint {endpoint.address!r} is not an IP address"
+        if not 1 <= endpoint.port <= 65535:
+            yield f"backend {backend.name}: endpoint port {endpoint.port} is out of range"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
