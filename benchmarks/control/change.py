@@ -26,14 +26,15 @@ _WAIT_MILLISECONDS = 50
 _BUSY = _RATE * _WAIT_MILLISECONDS / 1000
 """Requests in flight when all are answered in time."""
 _CONCURRENCY = 2
-_AUTOSCALING = {"minReplicas": 1, "maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": 60}
+_AUTOSCALING = {"minReplicas": 10, "maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": 30}
 _SERVER = {
     "concurrency": _CONCURRENCY,
     "maxQueue": 32,
     "podTemplate": {"env": [{"name": "INFLIGHT_EXAMPLE_WAIT_MS", "value": str(_WAIT_MILLISECONDS)}]},
 }
 _CHANGE_SECONDS = 300
-_MOST_WARM_UP = 180
+_SETTLE_SECONDS = 240
+_STEADY_SECONDS = 20
 
 
 @dataclass
@@ -53,17 +54,16 @@ async def turned_over(world: World, console: Console) -> list[Result]:
     """95/5 → 5/95 → 95/5; each shift has ended when the status says that the weights are in force."""
     name = "turned-over"
     both = [_waiting("stable", 95), _waiting("candidate", 5)]
-    async with world.deployed(deployment(name, both, _SERVER, _AUTOSCALING)):
-        await _warm_up(world, name)
-        async with _load(world, name) as load:
-            await asyncio.sleep(world.some(5, 2))
-            for stable in (5, 95):
-                load.mark(f"patched to {stable}/{100 - stable}")
-                await _weights(world, name, stable)
-                await _in_force(world, name, {"stable": stable, "candidate": 100 - stable})
-                load.mark(f"{stable}/{100 - stable} in force")
-                console.say(f"{load.marks}")
-            await _enough(world, load)
+    async with world.deployed(deployment(name, both, _SERVER, _AUTOSCALING)), _load(world, name) as load:
+        await _settled(world, name, console)
+        load.mark("settled")
+        for stable in (5, 95):
+            load.mark(f"patched to {stable}/{100 - stable}")
+            await _weights(world, name, stable)
+            await _in_force(world, name, {"stable": stable, "candidate": 100 - stable})
+            load.mark(f"{stable}/{100 - stable} in force")
+            console.say(f"{load.marks}")
+        await _enough(world, load)
     return [_result(world, "turned-over", "95/5 → 5/95 → 95/5 under 200 requests/s", load, {})]
 
 
@@ -71,10 +71,9 @@ async def replaced(world: World, console: Console) -> list[Result]:
     """A variant's model replaced; the ready pods of all its revisions are watched all the while."""
     name = "replaced"
     async with world.deployed(deployment(name, [_waiting("main", 100)], _SERVER, _AUTOSCALING)):
-        await _warm_up(world, name)
         least: list[int] = []
         async with _load(world, name) as load, _watched(world, name, least):
-            await asyncio.sleep(world.some(5, 2))
+            await _settled(world, name, console)
             load.mark("patched")
             stored = await world.kube.get("ModelDeployment", NAMESPACE, name) or {}
             before = stored["status"]["variants"][0]["revision"]
@@ -99,21 +98,21 @@ def _waiting(name: str, weight: int, key: str = WAITING) -> Object:
     return variant(name, weight, key, format="python", entrypoint="model:Sleep")
 
 
-async def _warm_up(world: World, name: str) -> None:
-    """Let the HPA make the pods that 200 requests/s need, by that load itself; its refusals do not count."""
-    async with _load(world, name) as load:
-        until = time.perf_counter() + _MOST_WARM_UP
-        while time.perf_counter() < until:
-            hpas = await world.kube.list_all("HorizontalPodAutoscaler", NAMESPACE, f"{OWNER}={name}")
-            found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name}")
-            ready_pods = sum(d.get("status", {}).get("readyReplicas", 0) for d in found)
-            wanted = sum(h.get("status", {}).get("desiredReplicas", 0) for h in hpas)
-            if ready_pods >= wanted >= _BUSY:
-                break
-            await asyncio.sleep(1)
-        else:
-            raise TimeoutError(f"{name}: not scaled to {_BUSY:.0f} in flight within {_MOST_WARM_UP} s")
-    print(f"warmed up in {load.run.elapsed:.0f} s: {ready_pods} pods for {wanted} wanted")
+async def _settled(world: World, name: str, console: Console) -> None:
+    """Wait until the HPAs, freed of the minimum that the start needed, have made what the load needs and no more."""
+    freed = {"spec": {"autoscaling": {"minReplicas": 1}}}
+    await world.kube.patch("ModelDeployment", NAMESPACE, name, freed)
+    told: list[tuple[int, int]] = []
+
+    async def steady_now() -> bool:
+        hpas = await world.kube.list_all("HorizontalPodAutoscaler", NAMESPACE, f"{OWNER}={name}")
+        found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name}")
+        wanted = sum(h.get("status", {}).get("desiredReplicas", 0) for h in hpas)
+        told.append((wanted, sum(d.get("status", {}).get("readyReplicas", 0) for d in found)))
+        return len(set(told[-_STEADY_SECONDS:])) == 1 < len(told) - _STEADY_SECONDS and told[-1][0] == told[-1][1]
+
+    await world.kube.wait_until(steady_now, f"{name} has a steady size", seconds=_SETTLE_SECONDS, every=1)
+    console.say(f"settled after {len(told)} s: {told[-1][1]} pods")
 
 
 @asynccontextmanager
