@@ -43,7 +43,8 @@ class Rig:
 
     def make_plane(self, **options: Any) -> ControlPlane:
         """A control plane as a new operator process has it."""
-        self.plane = ControlPlane(self.announced.append, listener_port=self.port, **options)
+        on_programmed = options.pop("on_programmed", self.announced.append)
+        self.plane = ControlPlane(on_programmed, listener_port=self.port, **options)
         return self.plane
 
     async def start(self, *specs: RouteSpec, **options: Any) -> ControlPlane:
