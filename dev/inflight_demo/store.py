@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import boto3
 import yaml
 from botocore.config import Config
+from botocore.exceptions import EndpointConnectionError
 
 from inflight_probe.kube import Kube, Object
 
@@ -19,6 +21,7 @@ BUCKET = "models"
 CREDENTIALS = "s3-credentials"
 PORT = 7070
 _READY_SECONDS = 60
+_REACHABLE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,18 @@ def publish(url: str, keys: Keys, uploads: Sequence[Upload], done: Callable[[int
 
 
 def _ensure_bucket(client: Any) -> None:
-    try:
-        client.create_bucket(Bucket=BUCKET)
-    except client.exceptions.BucketAlreadyOwnedByYou:
-        return
+    """Make the bucket. A pod is ready a moment before its Service leads to it: a refused connection is tried again."""
+    deadline = time.monotonic() + _REACHABLE_SECONDS
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            return
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            return
+        except EndpointConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _credentials(namespace: str) -> Object:
