@@ -25,7 +25,7 @@ from inflight_operator.memory import Memory
 from inflight_operator.observe import world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
-from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
+from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.retirement import Retirement
 from inflight_operator.steps.revisions import Revisions
 from inflight_operator.steps.telling import Telling
@@ -93,12 +93,7 @@ class Reconciler:
         return self._telling.moved(self._memory)
 
     async def _enforce(self, run: Pass) -> float | None:
-        own = alias.service(run.resource, self._router_host)
-        await self._children.ensure(own, run.seen.alias, run.resource)
-        measured = self._signal.measured(run.key)
-        plans = [
-            await self._revisions.ensure(run, variant, measured.get(variant.name)) for variant in run.spec.variants
-        ]
+        plans = await self._children_of(run)
         live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
         split = self._weights(run, plans)
@@ -110,6 +105,13 @@ class Reconciler:
             return soonest(again, patience)
         look = await self._telling.step(run, plans, live, split, programmed=programmed)
         return soonest(again, look, 1.0 if split.waiting or split.holding else None)
+
+    async def _children_of(self, run: Pass) -> list[VariantPlan]:
+        """Make everything exist that the ModelDeployment needs: its own Service, and each variant's revisions."""
+        own = alias.service(run.resource, self._router_host)
+        measured = self._signal.measured(run.key)
+        await self._children.ensure(own, run.seen.alias, run.resource)
+        return await together(*(self._revisions.ensure(run, v, measured.get(v.name)) for v in run.spec.variants))
 
     def _weights(self, run: Pass, plans: Sequence[VariantPlan]) -> weights.Weights:
         measured = self._signal.measured(run.key)

@@ -37,8 +37,9 @@ class Limits:
 class Rollout:
     """The answer for one variant; all names are revision hashes.
 
-    `birth` is the size the target starts with when it is made (None: it exists). `needed` is how many of its
-    replicas have to be ready before it takes the weight. `superseded` are live ones that are neither.
+    `birth` is the size the target has to be given (None: it has it): while it has no weight it has no HPA either.
+    `needed` is how many of its replicas have to be ready before it takes the weight. `superseded` are live ones that
+    are neither.
     """
 
     target: str
@@ -67,12 +68,11 @@ def decide(
     size = live.get(target, Size(0, 0))
     takes_over = old == target or size.ready >= needed or old not in live
     serving = target if takes_over else old
-    birth = None
-    if target not in live:
-        inherited = live[old].replicas if old in live else 0
-        birth = max(limits.min_replicas, min(inherited, limits.max_replicas))
+    inherited = live[old].replicas if old in live and old != target else 0
+    goal = max(limits.min_replicas, min(max(inherited, 0 if takes_over else needed), limits.max_replicas))
+    small = target not in live or (not takes_over and size.replicas < goal)
     superseded = tuple(sorted(name for name in live if name not in (target, serving)))
-    return Rollout(target, serving, birth, needed, superseded)
+    return Rollout(target, serving, goal if small else None, needed, superseded)
 
 
 def replicas_for(demand: float, limits: Limits) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import Spec, Variant
 from inflight_operator.api.world import Object, Revision, World
 from inflight_operator.decide.rollout import Limits, Rollout
 from inflight_operator.memory import Memory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,13 @@ def needed(plans: Iterable[VariantPlan]) -> dict[str, Revision]:
 def soonest(*times: float | None) -> float | None:
     """The first of the times at which to look again; None for never."""
     return min((time for time in times if time is not None), default=None)
+
+
+async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
+    """Do at once what doesn't need each other; the first failure ends the others and is raised itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]

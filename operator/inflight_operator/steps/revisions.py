@@ -15,7 +15,7 @@ from inflight_operator.decide.rollout import Rollout, Size
 from inflight_operator.desired import history
 from inflight_operator.desired import revision as build
 from inflight_operator.desired.pod import Installation
-from inflight_operator.steps.context import Pass, VariantPlan
+from inflight_operator.steps.context import Pass, VariantPlan, together
 
 
 class Revisions:
@@ -49,15 +49,21 @@ class Revisions:
         born = known is None or not known.live
         if known is None or known.record is None or born:
             known = await self._record(run, variant, name, known)
-        deployment = await self._apply(run, known, "Deployment", build.deployment(run.resource, known))
-        if decided.birth is not None and deployment["spec"].get("replicas", 1) < decided.birth:
-            await self._scale.to(deployment, decided.birth, Case.BIRTH)
-        service = await self._apply(run, known, "Service", build.service(run.resource, known))
+        deployment, service = await together(
+            self._deployment(run, known, decided.birth),
+            self._apply(run, known, "Service", build.service(run.resource, known)),
+        )
         if born:
             after = "" if decided.complete else f"; {decided.serving} serves until it is ready"
             text = f"variant {variant.name}: revision {variant.revision} is being started{after}"
             await self._reporter.event(run.resource, "RevisionCreated", text)
         return replace(known, objects={**known.objects, "Deployment": deployment, "Service": service})
+
+    async def _deployment(self, run: Pass, revision: Revision, birth: int | None) -> Object:
+        applied = await self._apply(run, revision, "Deployment", build.deployment(run.resource, revision))
+        if birth is not None and applied["spec"].get("replicas", 1) < birth:
+            await self._scale.to(applied, birth, Case.BIRTH)
+        return applied
 
     async def _record(self, run: Pass, variant: Variant, name: str, known: Revision | None) -> Revision:
         """Write down what the user asked for and what we render from it; a record that exists keeps its words."""

@@ -7,7 +7,7 @@ concatenate, so the route configuration of all ModelDeployments is joined from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -17,11 +17,13 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from envoy.type.matcher.v3 import string_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2, string_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
+from xds.core.v3 import extension_pb2 as xds_extension_pb2
+from xds.type.matcher.v3 import matcher_pb2
 
 from .model import Backend, RouteSpec
 from .wire import (
@@ -66,8 +68,8 @@ BREAKER_HEADROOM = 4
 class Routes:
     """One ModelDeployment's part of the route configuration.
 
-    `host` is a RouteConfiguration that holds only its virtual host, `paths` a VirtualHost that holds only its
-    path routes, `clusters` the names of the clusters that they lead to.
+    `host` is a RouteConfiguration that holds only its virtual host, `paths` a MatchMap (of path prefixes) that
+    holds only its path routes, `clusters` the names of the clusters that they lead to.
     """
 
     version: str
@@ -178,7 +180,8 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     # Without the exception an unknown variant would reach the split with a path that it doesn't have.
     main = _route(spec.namespace, root, spec.split, timeouts, f"{root}variants")
     host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
-    paths_wire = serialise(route_components_pb2.VirtualHost(routes=[*direct, main]))
+    paths = {route.match.prefix: _on_match(route) for route in (*direct, main)}
+    paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
     targets = {name for name, _ in spec.split} | {backend for _, backend in spec.direct}
     return Routes(
         digest(host_wire, paths_wire),
@@ -191,7 +194,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
 def _route(
     namespace: str, prefix: str, split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int], *hidden: str
 ) -> route_components_pb2.Route:
-    """One route; a prefix other than / is stripped. What it leaves out falls through to 404."""
+    """One route; a prefix other than / is stripped. What is hidden falls through to 404."""
     match = route_components_pb2.RouteMatch(
         prefix=prefix,
         headers=[
@@ -218,18 +221,31 @@ def _route(
     return route_components_pb2.Route(match=match, route=action)
 
 
+def _on_match(route: route_components_pb2.Route) -> matcher_pb2.Matcher.OnMatch:
+    action = xds_extension_pb2.TypedExtensionConfig(name="route", typed_config=packed(route))
+    return matcher_pb2.Matcher.OnMatch(action=action)
+
+
 def route_configuration(name: str, version: str, by_key: Mapping[Key, Routes]) -> Resource:
-    """All given ModelDeployments' routes as one RouteConfiguration; `version` is their `routes_version`."""
+    """All given ModelDeployments' routes as one RouteConfiguration; `version` is their `routes_version`.
+
+    Hosts are found by Envoy in a hash table, paths in a prefix tree: a list of routes it would walk through for
+    each request, which took 0.5 ms at 1,000 ModelDeployments.
+    """
     ordered = [by_key[key] for key in sorted(by_key)]
-    catch_all = [_CATCH_ALL, *(r.paths for r in ordered)]
-    field = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
-    body = [
-        _route_configuration_head(name),
-        *(r.host for r in ordered),
-        head(field, sum(map(len, catch_all))),
-        *catch_all,
-    ]
+    catch_all = [_CATCH_ALL]
+    if paths := [r.paths for r in ordered]:
+        tree = _enclosed(_PATH, matcher_pb2.Matcher.MatcherTree.PREFIX_MATCH_MAP_FIELD_NUMBER, paths)
+        matcher = _enclosed(b"", matcher_pb2.Matcher.MATCHER_TREE_FIELD_NUMBER, tree)
+        catch_all = _enclosed(_CATCH_ALL, route_components_pb2.VirtualHost.MATCHER_FIELD_NUMBER, matcher)
+    hosts = b"".join((_route_configuration_head(name), *(r.host for r in ordered)))
+    body = _enclosed(hosts, route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, catch_all)
     return wrapped(ROUTES, name, version, body)
+
+
+def _enclosed(before: bytes, field: int, parts: Sequence[bytes]) -> list[bytes]:
+    """A message that begins with `before` and has another one, of these parts, as its last field."""
+    return [before, head(field, sum(map(len, parts))), *parts]
 
 
 def routes_version(by_key: Mapping[Key, Routes]) -> str:
@@ -291,5 +307,12 @@ _HTTP_1 = packed(
         ),
     )
 )
+_PATH = serialise(
+    matcher_pb2.Matcher.MatcherTree(
+        input=xds_extension_pb2.TypedExtensionConfig(
+            name="path", typed_config=packed(http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=":path"))
+        )
+    )
+)
 _CATCH_ALL = serialise(route_components_pb2.VirtualHost(name="*", domains=["*"], **_virtual_host_options()))
-_HEAD_DIGEST = _route_configuration_head(MAIN) + _CATCH_ALL
+_HEAD_DIGEST = _route_configuration_head(MAIN) + _CATCH_ALL + _PATH

@@ -19,6 +19,12 @@ OLD, NEW, FAILED = "old", "new", "failed"
         pytest.param(OLD, {OLD: Size(30, 30)}, 5.0, OLD, 10, id="but not above maxReplicas"),
         pytest.param(OLD, {OLD: Size(3, 3), NEW: Size(3, 0)}, 5.0, OLD, None, id="unready takes nothing"),
         pytest.param(
+            OLD, {OLD: Size(3, 3), NEW: Size(1, 1)}, 5.0, OLD, 3, id="made, but killed before it was given its size"
+        ),
+        pytest.param(
+            OLD, {OLD: Size(5, 5), NEW: Size(3, 3)}, 9.0, OLD, 5, id="it grows with the old one while it waits"
+        ),
+        pytest.param(
             OLD, {OLD: Size(3, 3), NEW: Size(3, 2)}, 5.0, OLD, None, id="too small for the demand takes nothing"
         ),
         pytest.param(OLD, {OLD: Size(3, 3), NEW: Size(3, 3)}, 5.0, NEW, None, id="big enough takes all"),
