@@ -32,10 +32,15 @@ MESSAGES = {
 }
 
 
-def clusters_of(route: route_components_pb2.Route) -> set[str]:
-    """Where a route leads."""
-    weighted = {cluster.name for cluster in route.route.weighted_clusters.clusters}
-    return weighted | ({route.route.cluster} if route.route.cluster else set())
+def clusters_of(host: route_components_pb2.VirtualHost) -> set[str]:
+    """Where a virtual host leads."""
+    matches = host.matcher.matcher_tree.prefix_match_map.map.values()
+    routes = [route_components_pb2.Route.FromString(match.action.typed_config.value) for match in matches]
+    found = set()
+    for route in (*host.routes, *routes):
+        found.update(cluster.name for cluster in route.route.weighted_clusters.clusters)
+        found.update({route.route.cluster} - {""})
+    return found
 
 
 @dataclass
@@ -104,7 +109,7 @@ class ModelRouter:
 
     def _take_clusters(self, versions: dict[str, str], removed: list[str], answer: Request) -> None:
         known = self.versions[CLUSTER]
-        used = {name for host in self.main.values() for route in host.routes for name in clusters_of(route)}
+        used = {name for host in self.main.values() for name in clusters_of(host)}
         assert not used & set(removed), f"routes lead to {used & set(removed)}, which are taken away"
         changed = {name for name, version in versions.items() if name in known and known[name] != version}
         new = [name for name in versions if name not in known]
@@ -132,7 +137,8 @@ class ModelRouter:
             self._start(LISTENER, [])
 
     def _take_endpoints(self, versions: dict[str, str], unknown: list[str], answer: Request) -> None:
-        assert not self.warm & set(unknown), "endpoints in use are taken away"
+        waiting = self._waiting[1] if self._waiting else set()
+        assert not (self.warm - waiting) & set(unknown), "endpoints in use are taken away"
         self.versions[ENDPOINTS].update(versions)
         self.warm.update(name for name in versions if name in self.versions[CLUSTER])
         self.outbox.append(answer)
@@ -149,6 +155,6 @@ class ModelRouter:
     def _take_routes(self, configuration: route_pb2.RouteConfiguration) -> None:
         domains = [domain for host in configuration.virtual_hosts for domain in host.domains]
         assert len(domains) == len(set(domains))
-        used = {n for host in configuration.virtual_hosts for route in host.routes for n in clusters_of(route)}
+        used = {name for host in configuration.virtual_hosts for name in clusters_of(host)}
         assert used <= self.warm, f"routes lead to {used - self.warm}, which can't serve yet"
         self.main = {host.name: host for host in configuration.virtual_hosts}

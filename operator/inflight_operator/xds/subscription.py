@@ -52,8 +52,8 @@ def halves(items: Collection[T]) -> list[set[T]]:
 class Subscription:
     """State of one type on one stream.
 
-    `accepted` is what the router has, by name and version; `dirty` the names to look at before it has all
-    that is wanted.
+    `accepted` is what the router has, by name and version; `_dirty` the names to look at before it has all that
+    is wanted; `_waits` the names that it waits to hear of; `_again` those to be sent although it has them.
     """
 
     def __init__(self, *, wildcard: bool, removes: bool) -> None:
@@ -65,7 +65,7 @@ class Subscription:
         self._all = False
         self._owes_answer = False
         self._names: set[str] = set()
-        self._asked: set[str] = set()
+        self._waits: set[str] = set()
         self._dirty: set[str] = set()
         self._again: set[str] = set()
         self._suspects: list[set[str]] = []
@@ -85,11 +85,11 @@ class Subscription:
                 self.accepted.pop(name, None)
         subscribe.discard("*")
         self._names |= subscribe
-        self._asked |= subscribe
+        self._waits |= subscribe - self.accepted.keys()
         self._dirty |= subscribe
         for name in request.resource_names_unsubscribe:
             self._names.discard(name)
-            self._asked.discard(name)
+            self._waits.discard(name)
             self._dirty.discard(name)
             self._again.discard(name)
             self.accepted.pop(name, None)
@@ -106,6 +106,7 @@ class Subscription:
         saying that it has them)."""
         again = self._names.intersection(names) if self._started else set(names)
         self._again |= again
+        self._waits |= again
         self._dirty |= again & self._names
 
     def next(
@@ -134,6 +135,7 @@ class Subscription:
         self._dirty -= sent
         self._again -= sent
         self._dirty.difference_update(batch.removed)
+        self._waits.difference_update(sent, batch.removed)
         self.flight = batch
         return batch
 
@@ -144,7 +146,6 @@ class Subscription:
         self.accepted.update((r.name, r.version) for r in batch.resources)
         for name in batch.removed:
             self.accepted.pop(name, None)
-            self._asked.discard(name)
         return batch
 
     def refuse(self) -> Refusal | None:
@@ -177,7 +178,7 @@ class Subscription:
             resource = usable(wanted[name]) if name in wanted else None
             if resource is not None and self._lacks(resource):
                 batch.resources.append(resource)
-            elif resource is None and name in self._asked and name not in self.accepted:
+            elif resource is None and name in self._waits:
                 batch.removed.append(name)  # it waits for an answer: there is none
             elif resource is None and name not in wanted and self._removes and name in self.accepted:
                 had.append(name)

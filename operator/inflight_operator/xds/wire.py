@@ -93,9 +93,13 @@ def field(number: int, payload: bytes) -> bytes:
 
 def head(number: int, size: int) -> bytes:
     """What stands before the `size` bytes of a length-delimited protobuf field."""
-    varint = bytearray([number << 3 | 2])
-    while size > 0x7F:
-        varint.append(size & 0x7F | 0x80)
-        size >>= 7
-    varint.append(size)
-    return bytes(varint)
+    return _varint(number << 3 | 2) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)

@@ -10,9 +10,10 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from google.protobuf.duration_pb2 import Duration
+from xds.type.matcher.v3 import matcher_pb2
 
 from inflight_operator.xds import build, wire
-from inflight_operator.xds.build import Pieces, Routes
+from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from route_specs import backend, route_spec
 from router_rig import Rig
@@ -53,11 +54,13 @@ def with_host(pieces: Pieces, configuration: route_pb2.RouteConfiguration) -> Pi
 
 
 def with_bad_path(pieces: Pieces) -> Pieces:
-    host = route_components_pb2.VirtualHost.FromString(pieces.routes.paths)
-    host.routes[0].match.safe_regex.regex = "["
-    paths = wire.serialise(host)
-    routes: Routes = replace(pieces.routes, paths=paths, version=wire.digest(paths))
-    return replace(pieces, routes=routes)
+    paths = matcher_pb2.Matcher.MatcherTree.MatchMap.FromString(pieces.routes.paths)
+    for match in paths.map.values():
+        route = route_components_pb2.Route.FromString(match.action.typed_config.value)
+        route.match.safe_regex.regex = "["
+        match.action.typed_config.value = wire.serialise(route)
+    body = wire.serialise(paths)
+    return replace(pieces, routes=replace(pieces.routes, paths=body, version=wire.digest(body)))
 
 
 def with_bad_cluster(pieces: Pieces) -> Pieces:

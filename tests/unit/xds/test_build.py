@@ -8,11 +8,12 @@ import hypothesis.strategies as st
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
+from xds.type.matcher.v3 import matcher_pb2
 
 from inflight_operator.xds import build, check, wire
 from inflight_operator.xds.build import Pieces
@@ -53,18 +54,25 @@ def test_a_split_is_weighted_clusters_with_the_longest_timeout_of_its_backends()
     }
 
 
-def test_paths_are_routed_by_variant_first_and_stripped() -> None:
-    paths = [
-        (route.match.prefix, route.route.prefix_rewrite, [h.string_match.prefix for h in route.match.headers])
-        for host in configuration(SPEC).virtual_hosts
-        if host.name == "*"
-        for route in host.routes
-    ]
-    assert paths == [
-        ("/demo/digits/variants/stable/", "/", ["/demo/digits/variants/stable/metrics"]),
-        ("/demo/digits/variants/candidate/", "/", ["/demo/digits/variants/candidate/metrics"]),
-        ("/demo/digits/", "/", ["/demo/digits/metrics", "/demo/digits/variants"]),
-    ]
+def test_paths_are_found_by_their_longest_prefix_and_stripped() -> None:
+    (catch_all,) = [host for host in configuration(SPEC).virtual_hosts if host.name == "*"]
+    tree = catch_all.matcher.matcher_tree
+    found = {}
+    for prefix, match in tree.prefix_match_map.map.items():
+        route = route_components_pb2.Route.FromString(match.action.typed_config.value)
+        assert route.match.prefix == prefix
+        found[prefix] = (route.route.prefix_rewrite, [header.string_match.prefix for header in route.match.headers])
+    assert found == {
+        "/demo/digits/": ("/", ["/demo/digits/metrics", "/demo/digits/variants"]),
+        "/demo/digits/variants/stable/": ("/", ["/demo/digits/variants/stable/metrics"]),
+        "/demo/digits/variants/candidate/": ("/", ["/demo/digits/variants/candidate/metrics"]),
+    }
+
+
+def test_nobody_to_route_to_is_a_configuration_too() -> None:
+    (catch_all,) = configuration().virtual_hosts
+    assert list(catch_all.domains) == ["*"]
+    assert not catch_all.HasField("matcher")
 
 
 def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
@@ -183,6 +191,14 @@ def test_resources_are_written_as_protobuf_writes_them(name: str, version: str, 
     expected = discovery_pb2.DeltaDiscoveryResponse(resources=[message])
     written = wire.wrapped(wire.ROUTES, name, version, parts)
     assert discovery_pb2.DeltaDiscoveryResponse.FromString(written.wire) == expected
+
+
+@given(st.binary(max_size=300))
+def test_fields_with_high_numbers_are_written_as_protobuf_writes_them(payload: bytes) -> None:
+    matcher = matcher_pb2.Matcher(on_no_match=matcher_pb2.Matcher.OnMatch(action={"name": payload.hex()}))
+    host = route_components_pb2.VirtualHost(matcher=matcher)
+    number = route_components_pb2.VirtualHost.MATCHER_FIELD_NUMBER
+    assert wire.field(number, wire.serialise(matcher)) == wire.serialise(host)
 
 
 def test_responses_hold_their_resources_and_what_is_gone() -> None:
