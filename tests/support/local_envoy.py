@@ -16,6 +16,7 @@ import aiohttp
 import yaml
 
 CHART_FILES = Path(__file__).parents[2] / "charts" / "inflight" / "files"
+ENVOY = str(files("envoy") / "_bin" / "envoy")
 NAMES = {".Release.Namespace": "inflight-system", ".Values.clusterDomain": "cluster.local"}
 
 
@@ -26,10 +27,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def rendered(name: str) -> Any:
+def rendered_text(name: str) -> str:
     """A file of the chart as Helm renders it with the default values."""
     text = (CHART_FILES / name).read_text()
-    return yaml.safe_load(re.sub(r"{{ *([.\w]+) *}}", lambda match: NAMES[match[1]], text))
+    return re.sub(r"{{ *([.\w]+) *}}", lambda match: NAMES[match[1]], text)
+
+
+def rendered(name: str) -> Any:
+    return yaml.safe_load(rendered_text(name))
 
 
 def bootstrap(directory: Path, *, xds_port: int, admin_port: int, status_port: int, tls: Path | None) -> dict[str, Any]:
@@ -128,7 +133,7 @@ async def envoy(
     path, log = directory / "bootstrap.yaml", directory / "envoy.log"
     path.write_text(yaml.safe_dump(config))
     command = [
-        str(files("envoy") / "_bin" / "envoy"),
+        ENVOY,
         *("-c", str(path), "--service-node", node, "--service-cluster", "inflight-router"),
         *("--concurrency", str(concurrency), "--log-level", log_level, "--disable-hot-restart"),
     ]

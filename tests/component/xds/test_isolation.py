@@ -74,6 +74,11 @@ def with_bad_endpoints(pieces: Pieces) -> Pieces:
     return replace(pieces, endpoints={name: bad})
 
 
+def with_some_bad_endpoints(pieces: Pieces) -> Pieces:
+    """Those of the ModelDeployment called bad."""
+    return with_bad_endpoints(pieces) if "demo/bad" in next(iter(pieces.endpoints)) else pieces
+
+
 SPOILS = [
     with_bad_route,
     with_bad_constraint,
@@ -128,6 +133,37 @@ async def test_a_changed_cluster_keeps_its_endpoints_when_its_new_ones_are_refus
     assert (await rig.programmed(BAD)).acknowledged
     stats = await router.stats(r"^cluster_manager\.(cluster_modified|warming_clusters)$")
     assert stats == {"cluster_manager.cluster_modified": 1, "cluster_manager.warming_clusters": 0}
+    assert (await rig.ask()).status == 200
+
+
+async def test_a_changed_cluster_whose_endpoints_were_never_accepted_holds_up_nobody(rig: Rig) -> None:
+    await rig.start(
+        route_spec(backend(model="bad"), name="bad"), pieces=lambda spec: with_some_bad_endpoints(build.pieces(spec))
+    )
+    await rig.router()
+    assert (await rig.programmed(BAD)).rejected
+    rig.set(route_spec(backend(model="bad", max_in_flight=5000), name="bad"))
+    pod = await rig.pod()
+    rig.set(route_spec(backend(ports=[pod.port])))
+    assert (await rig.programmed(KEY)).acknowledged
+    assert (await rig.programmed(BAD)).rejected
+    assert (await rig.ask()).status == 200
+
+
+async def test_a_new_operator_that_changes_a_cluster_and_spoils_its_endpoints_holds_up_nobody(rig: Rig) -> None:
+    """It can't give the router what it last accepted: it doesn't know it."""
+    pod = await rig.pod()
+    await rig.start(route_spec(backend(ports=[pod.port], model="bad"), name="bad"))
+    await rig.router()
+    assert (await rig.programmed(BAD)).acknowledged
+    await rig.stop_operator()
+    await rig.start(
+        route_spec(backend(ports=[pod.port], model="bad", max_in_flight=5000), name="bad"),
+        route_spec(backend(ports=[pod.port])),
+        pieces=lambda spec: with_some_bad_endpoints(build.pieces(spec)),
+    )
+    assert (await rig.programmed(KEY)).acknowledged
+    assert (await rig.programmed(BAD)).rejected
     assert (await rig.ask()).status == 200
 
 

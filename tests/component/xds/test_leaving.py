@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from inflight_operator.xds.plane import TlsFiles, serve
-from local_envoy import CHART_FILES, envoy
+from local_envoy import CHART_FILES, ENVOY, envoy, rendered_text
 from route_specs import backend, route_spec
 from router_rig import Rig
 
@@ -140,3 +140,30 @@ async def test_an_operator_with_another_name_is_not_believed(rig: Rig, tmp_path:
         await asyncio.sleep(1.5)
         assert rig.plane.routers == frozenset()
         assert not await router.ready()
+
+
+async def test_envoy_reads_the_bootstrap_as_the_chart_renders_it(tmp_path: Path) -> None:
+    """As text: what Envoy's own YAML reader makes of it."""
+    tls = tmp_path / "tls"
+    certificates(tls, "inflight-operator.inflight-system.svc")
+    for name in ("bootstrap.yaml", "sds-certificate.yaml", "sds-validation.yaml"):
+        text = rendered_text(name).replace("/etc/inflight/tls", str(tls)).replace("/etc/inflight", str(tmp_path))
+        (tmp_path / name).write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        *(
+            ENVOY,
+            "--mode",
+            "validate",
+            "-c",
+            str(tmp_path / "bootstrap.yaml"),
+            "--service-node",
+            "a",
+            "--service-cluster",
+            "b",
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    assert b"eprecated" not in output
