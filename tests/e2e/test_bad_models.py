@@ -22,7 +22,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 async def test_the_old_revision_serves_until_the_cr_is_mended(stage, case):
-    """Seen failing when the weight moved to a revision before it was ready."""
+    """Seen failing (Available=False, 503) when the weight moves to a revision before it is ready."""
     bad, reasons, said = BAD[case]
     good = await stage.serve("patient", variant("main", GOOD))
     old = good["status"]["variants"][0]["revision"]

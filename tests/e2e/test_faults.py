@@ -37,7 +37,7 @@ def restarts(pod) -> int:
 
 
 async def test_killing_the_operator_loses_no_request_and_no_state(stage):
-    """Seen failing when an operator that starts tells the routers of an empty world before its first full list."""
+    """Seen failing (404) with an operator that opens its control plane, and is ready, before it has read the cluster."""
     both = [variant("stable", ECHO, 80), variant("candidate", "e2e/echo/2/model.py", 20)]
     before = await stage.serve("kept", *both)
     pod = await operator_pod(stage)
@@ -65,6 +65,7 @@ async def revisions(stage, name) -> int:
 
 
 async def test_a_deleted_child_is_made_again(stage):
+    """Seen failing with an operator that does not queue a key for the events of its children."""
     await stage.serve("torn", variant("main", ECHO))
     for kind in ("Service", "HorizontalPodAutoscaler", "Deployment"):
         for child in await stage.owned(kind, "torn"):
@@ -90,7 +91,7 @@ async def repaired_after_delete(stage, kind, meta):
 
 
 async def test_an_edited_child_is_put_right(stage):
-    """Seen failing when drift is told by a hash in a label, which a hand edit leaves as it is."""
+    """Seen failing when drift is told by the recorded hash alone, which a hand edit leaves as it is."""
     await stage.serve("edited", variant("main", ECHO))
     deployment = (await stage.owned("Deployment", "edited"))[0]
     service = next(s for s in await stage.owned("Service", "edited") if s["spec"].get("selector"))
@@ -124,7 +125,7 @@ def at(found, path):
 
 
 async def test_a_cr_deleted_while_the_operator_is_down_is_gone_at_once(stage):
-    """Seen failing with a finalizer on the CR: it stays until an operator comes back."""
+    """Seen failing with a finalizer on the CR: it stays until somebody removes that."""
     await stage.serve("orphan", variant("main", ECHO))
     await scale_operator(stage, 0)
     try:

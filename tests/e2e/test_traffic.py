@@ -44,7 +44,7 @@ async def test_nothing_but_the_model_is_reached_through_the_router(stage):
 
 
 async def test_a_new_model_takes_over_without_a_lost_request(stage):
-    """Seen failing when the old revision's pods were deleted as soon as the new ones were ready."""
+    """Seen failing (503) when the weight moves to a revision before it is ready."""
     before = await stage.serve("rolled", variant("main", "e2e/echo/1/model.py"))
     async with stage.load("rolled", rate=50) as run:
         await asyncio.sleep(2)
