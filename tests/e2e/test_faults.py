@@ -37,7 +37,7 @@ def restarts(pod) -> int:
 
 
 async def test_killing_the_operator_loses_no_request_and_no_state(stage):
-    """Seen failing (404) with an operator that opens its control plane, and is ready, before it has read the cluster."""
+    """Seen failing (404) with an operator that is ready, its control plane open, before it has read the cluster."""
     both = [variant("stable", ECHO, 80), variant("candidate", "e2e/echo/2/model.py", 20)]
     before = await stage.serve("kept", *both)
     pod = await operator_pod(stage)
