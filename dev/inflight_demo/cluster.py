@@ -55,7 +55,7 @@ def enter() -> None:
 
 def images() -> None:
     """Build what changed and load it into the node."""
-    run("make", "--silent", "images")
+    run(CLUSTER, "images")
 
 
 def namespaces() -> None:
