@@ -26,15 +26,24 @@ _WAIT_MILLISECONDS = 50
 _BUSY = _RATE * _WAIT_MILLISECONDS / 1000
 """Requests in flight when all are answered in time."""
 _CONCURRENCY = 2
-_AUTOSCALING = {"minReplicas": 10, "maxReplicas": 12, "targetInFlight": 1, "scaleDownStabilizationSeconds": 30}
+_START = 10
+_WINDOW_SECONDS = 30
+_AUTOSCALING = {
+    "minReplicas": _START,
+    "maxReplicas": 14,
+    "targetInFlight": 1,
+    "scaleDownStabilizationSeconds": _WINDOW_SECONDS,
+}
 _SERVER = {
     "concurrency": _CONCURRENCY,
     "maxQueue": 32,
     "podTemplate": {"env": [{"name": "INFLIGHT_EXAMPLE_WAIT_MS", "value": str(_WAIT_MILLISECONDS)}]},
 }
+_CHANGED = "change begins"
 _CHANGE_SECONDS = 300
 _SETTLE_SECONDS = 240
-_STEADY_SECONDS = 20
+_STEADY_SECONDS = 16
+"""More than the HPA's period: it has looked and left everything as it is."""
 
 
 @dataclass
@@ -54,16 +63,17 @@ async def turned_over(world: World, console: Console) -> list[Result]:
     """95/5 → 5/95 → 95/5; each shift has ended when the status says that the weights are in force."""
     name = "turned-over"
     both = [_waiting("stable", 95), _waiting("candidate", 5)]
-    async with world.deployed(deployment(name, both, _SERVER, _AUTOSCALING)), _load(world, name) as load:
-        await _settled(world, name, console)
-        load.mark("settled")
-        for stable in (5, 95):
-            load.mark(f"patched to {stable}/{100 - stable}")
-            await _weights(world, name, stable)
-            await _in_force(world, name, {"stable": stable, "candidate": 100 - stable})
-            load.mark(f"{stable}/{100 - stable} in force")
-            console.say(f"{load.marks}")
-        await _enough(world, load)
+    async with world.deployed(deployment(name, both, _SERVER, _AUTOSCALING)):
+        await _full(world, name)
+        async with _load(world, name) as load:
+            await _settled(world, name, console)
+            load.mark(_CHANGED)
+            for stable in (5, 95):
+                await _weights(world, name, stable)
+                await _in_force(world, name, {"stable": stable, "candidate": 100 - stable})
+                load.mark(f"{stable}/{100 - stable} in force")
+                await asyncio.sleep(5)
+            await _enough(world, load)
     return [_result(world, "turned-over", "95/5 → 5/95 → 95/5 under 200 requests/s", load, {})]
 
 
@@ -72,9 +82,11 @@ async def replaced(world: World, console: Console) -> list[Result]:
     name = "replaced"
     async with world.deployed(deployment(name, [_waiting("main", 100)], _SERVER, _AUTOSCALING)):
         least: list[int] = []
+        await _full(world, name)
         async with _load(world, name) as load, _watched(world, name, least):
             await _settled(world, name, console)
-            load.mark("patched")
+            load.mark(_CHANGED)
+            least.clear()
             stored = await world.kube.get("ModelDeployment", NAMESPACE, name) or {}
             before = stored["status"]["variants"][0]["revision"]
             patch = [
@@ -98,10 +110,19 @@ def _waiting(name: str, weight: int, key: str = WAITING) -> Object:
     return variant(name, weight, key, format="python", entrypoint="model:Sleep")
 
 
+async def _full(world: World, name: str) -> None:
+    """Wait until every variant has all the pods that the start asks for."""
+
+    async def full() -> bool:
+        found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name}")
+        return all(d.get("status", {}).get("readyReplicas", 0) == _START for d in found)
+
+    await world.kube.wait_until(full, f"{_START} ready pods of each variant of {name}", seconds=_SETTLE_SECONDS)
+
+
 async def _settled(world: World, name: str, console: Console) -> None:
     """Wait until the HPAs, freed of the minimum that the start needed, have made what the load needs and no more."""
-    freed = {"spec": {"autoscaling": {"minReplicas": 1}}}
-    await world.kube.patch("ModelDeployment", NAMESPACE, name, freed)
+    await world.kube.patch("ModelDeployment", NAMESPACE, name, {"spec": {"autoscaling": {"minReplicas": 1}}})
     told: list[tuple[int, int]] = []
 
     async def steady_now() -> bool:
@@ -109,7 +130,8 @@ async def _settled(world: World, name: str, console: Console) -> None:
         found = await world.kube.list_all("Deployment", NAMESPACE, f"{OWNER}={name}")
         wanted = sum(h.get("status", {}).get("desiredReplicas", 0) for h in hpas)
         told.append((wanted, sum(d.get("status", {}).get("readyReplicas", 0) for d in found)))
-        return len(set(told[-_STEADY_SECONDS:])) == 1 < len(told) - _STEADY_SECONDS and told[-1][0] == told[-1][1]
+        freed = len(told) > _WINDOW_SECONDS + 2 * _STEADY_SECONDS
+        return freed and len(set(told[-_STEADY_SECONDS:])) == 1 and wanted == told[-1][1]
 
     await world.kube.wait_until(steady_now, f"{name} has a steady size", seconds=_SETTLE_SECONDS, every=1)
     console.say(f"settled after {len(told)} s: {told[-1][1]} pods")
@@ -161,13 +183,18 @@ async def _in_force(world: World, name: str, weights: Mapping[str, int]) -> None
 
 
 async def _enough(world: World, load: Load) -> None:
-    """Go on until at least 10,000 requests were due and the change is 5 s old."""
-    least = world.some(10_000, 500) / _RATE
-    await asyncio.sleep(max(least + 1 - (time.perf_counter() - load.began), 5))
+    """Go on until at least 10,000 requests were due since the change began, and it is over for 5 s."""
+    until = load.began + load.marks[_CHANGED] + world.some(10_000, 500) / _RATE + 1
+    await asyncio.sleep(max(until - time.perf_counter(), 5))
+
+
+def _since(run: Run, moment: float) -> Run:
+    """The requests that were due since `moment`: those of the change, not of its preparation."""
+    return Run([o for o in run.outcomes if o.due >= moment], run.elapsed - moment)
 
 
 def _result(world: World, row: str, what: str, load: Load, data: Mapping[str, Any]) -> Result:
-    run, few = load.run, data.get("fewest_ready_pods")
+    run, few = _since(load.run, load.marks[_CHANGED]), data.get("fewest_ready_pods")
     measured = f"{len(run.failed)} failed of {len(run.outcomes):,} (p50 {run.milliseconds(50):.0f} ms, "
     measured += f"p99 {run.milliseconds(99):.0f} ms)"
     if few is not None:
