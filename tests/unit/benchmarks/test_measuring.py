@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.control import refusal, step
+from benchmarks.control import change, refusal, step
 from benchmarks.control.arrivals import Arrivals, watching
 from benchmarks.control.routers import _weights
 from benchmarks.control.routing import _ready_addresses
+from benchmarks.control.world import World
 from inflight_demo.loadstep import Phase, Sample, Trace
 from inflight_probe.load import Outcome, Reply, Run
 from inflight_probe.scaling import Scale
@@ -119,6 +120,30 @@ def test_the_chart_shows_every_request(tmp_path):
     refusal.draw([run, run], tmp_path / "chart.svg")
     drawn = (tmp_path / "chart.svg").read_text()
     assert all(f"{word}: 1" in drawn for word in ("answered", "refused", "lost"))
+
+
+def test_a_change_is_measured_from_its_beginning():
+    run = Run([Outcome(n, n, 0.1, Reply(200 if n else 429)) for n in range(10)], 10.0)
+    part = change._since(run, 4.0)
+    assert [o.number for o in part.outcomes] == [4, 5, 6, 7, 8, 9]
+    assert part.rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("failed", "count", "fewest", "kept"),
+    [
+        pytest.param(0, 10_000, 5, True, id="nothing lost and pods enough"),
+        pytest.param(1, 10_000, 5, False, id="one lost"),
+        pytest.param(0, 9_999, 5, False, id="too few to promise anything"),
+        pytest.param(0, 10_000, 4, False, id="too few pods for a moment"),
+    ],
+)
+def test_a_change_is_kept_when_nothing_was_lost(failed, count, fewest, kept):
+    replies = [Reply(503 if n < failed else 200) for n in range(count)]
+    load = change.Load(0.0, Run([Outcome(n, n, 0.1, r) for n, r in enumerate(replies)], 1.0), {change._CHANGED: 0.0})
+    world = World(kube=None, router="", catalogue=None, quick=False)
+    result = change._result(world, "replaced", "replaced", load, {"fewest_ready_pods": fewest, "needed": 5})
+    assert result.kept is kept
 
 
 @pytest.mark.parametrize(
