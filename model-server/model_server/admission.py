@@ -53,6 +53,7 @@ class Admission:
         self._waiting: dict[int, Ticket] = {}
         """In order of arrival."""
         self._service_seconds: float | None = None
+        self._deviation_seconds = 0.0
         telemetry.watch(lambda: self.in_flight, lambda: self.queue_depth)
 
     @property
@@ -179,8 +180,8 @@ class Admission:
 
     @property
     def _known_seconds(self) -> float:
-        """Measured service time; 0 before the first prediction, when nothing may be concluded from it."""
-        return self._service_seconds or 0.0
+        """Service time that few predictions exceed; 0 before the first, when nothing may be concluded from it."""
+        return (self._service_seconds or 0.0) + 2 * self._deviation_seconds
 
     def _wait_seconds(self) -> float:
         """How long a request that arrives now waits for a slot: as if those that run had just begun."""
@@ -190,7 +191,11 @@ class Admission:
     def _measure(self, seconds: float) -> None:
         self._telemetry.service.observe(seconds)
         mean = self._service_seconds
-        self._service_seconds = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+        if mean is None:
+            self._service_seconds = seconds
+            return
+        self._deviation_seconds += _SMOOTHING * (abs(seconds - mean) - self._deviation_seconds)
+        self._service_seconds = mean + _SMOOTHING * (seconds - mean)
 
     def _retry_after_ms(self) -> int:
         """Milliseconds until everything now ahead has run: measured service time x requests ahead / slots."""

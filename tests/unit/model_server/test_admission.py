@@ -123,6 +123,19 @@ async def test_what_could_not_be_answered_in_time_is_refused_on_arrival() -> Non
         task.cancel()
 
 
+async def test_a_service_time_that_varies_leaves_room_for_its_variation() -> None:
+    bench = Bench(max_queue=10)
+    for seconds in [0.4, 0.6] * 20:
+        await measured(bench, seconds)
+    held = [bench.ask(seconds=1.6) for _ in range(2)]  # 0.5 s each on average, 0.7 s at worst
+    await settle()
+    refused = await problem(bench.ask(seconds=1.6))
+    assert refused.code is Code.QUEUE_FULL
+    assert bench.counts == (2, 1)
+    for task in held:
+        task.cancel()
+
+
 async def test_with_more_slots_the_wait_is_shorter() -> None:
     bench = Bench(concurrency=2, max_queue=10)
     await measured(bench, 0.5)
