@@ -76,7 +76,7 @@ def sender(http: aiohttp.ClientSession, target: Target, bodies: Sequence[bytes],
         except TimeoutError:
             return Reply(0, "client timeout")
         except aiohttp.ClientError as error:
-            return Reply(0, type(error).__name__)
+            return Reply(0, f"{type(error).__name__}: {error}"[:120])
 
     return send
 

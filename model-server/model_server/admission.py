@@ -53,6 +53,7 @@ class Admission:
         self._waiting: dict[int, Ticket] = {}
         """In order of arrival."""
         self._service_seconds: float | None = None
+        self._deviation_seconds = 0.0
         telemetry.watch(lambda: self.in_flight, lambda: self.queue_depth)
 
     @property
@@ -66,7 +67,10 @@ class Admission:
         return len(self._waiting)
 
     def check(self, deadline: float) -> None:
-        """Raise the Problem that `enter` would raise now: cheap, before a body is read."""
+        """Raise the Problem that `enter` would raise now: cheap, before a body is read.
+
+        A free slot is never refused for its measured service time: only by running can that be found to have changed.
+        """
         if self._loop.time() >= deadline:
             self._telemetry.shed.labels("deadline").inc()
             raise Problem(Code.DEADLINE, "the deadline passed before the request could be queued")
@@ -77,6 +81,9 @@ class Admission:
                 f"{len(self._running)} predictions run and {len(self._waiting)} requests wait: no more are taken",
                 retry_after_ms=self._retry_after_ms(),
             )
+        expected = self._wait_seconds() + self._known_seconds
+        if len(self._running) >= self._concurrency and expected > deadline - self._loop.time():
+            raise self._too_late(f"an answer takes about {1000 * expected:.0f} ms now")
 
     async def run(self, work: Work, deadline: float, departure: Callable[[], Awaitable[None]]) -> Any:
         """The result of `work`, run when a slot is free.
@@ -159,13 +166,36 @@ class Admission:
             if ticket.deadline <= now:
                 self._expire(ticket)
                 continue
+            # Too little time is left: computing it would only take the time of those behind it.
+            if ticket.deadline - now < self._known_seconds:
+                self._end(ticket, self._too_late(f"a prediction takes about {1000 * self._known_seconds:.0f} ms"))
+                continue
             del self._waiting[ticket.number]
             self._start(ticket)
+
+    def _too_late(self, why: str) -> Problem:
+        self._telemetry.shed.labels("too_late").inc()
+        text = f"{why}, which is more than the request's deadline allows"
+        return Problem(Code.QUEUE_FULL, text, retry_after_ms=self._retry_after_ms())
+
+    @property
+    def _known_seconds(self) -> float:
+        """Service time that few predictions exceed; 0 before the first, when nothing may be concluded from it."""
+        return (self._service_seconds or 0.0) + 2 * self._deviation_seconds
+
+    def _wait_seconds(self) -> float:
+        """How long a request that arrives now waits for a slot: as if those that run had just begun."""
+        ahead = len(self._open) - self._concurrency + 1
+        return self._known_seconds * max(ahead, 0) / self._concurrency
 
     def _measure(self, seconds: float) -> None:
         self._telemetry.service.observe(seconds)
         mean = self._service_seconds
-        self._service_seconds = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+        if mean is None:
+            self._service_seconds = seconds
+            return
+        self._deviation_seconds += _SMOOTHING * (abs(seconds - mean) - self._deviation_seconds)
+        self._service_seconds = mean + _SMOOTHING * (seconds - mean)
 
     def _retry_after_ms(self) -> int:
         """Milliseconds until everything now ahead has run: measured service time x requests ahead / slots."""

@@ -1,8 +1,8 @@
 """A model of what Envoy does with delta xDS, as far as traffic depends on it; it asserts that traffic is kept whole.
 
 Like Envoy 1.40: a new cluster is asked endpoints for and serves when they have come; a changed cluster waits
-for endpoints without asking, and its acknowledgement waits with it, until they come or are refused; nothing
-of a refused response is taken.
+for endpoints without asking, and its acknowledgement waits with it, until they come, are refused or are said to be
+unknown (which leaves a cluster that serves as it is); nothing of a refused response is taken.
 """
 
 from __future__ import annotations
@@ -137,8 +137,6 @@ class ModelRouter:
             self._start(LISTENER, [])
 
     def _take_endpoints(self, versions: dict[str, str], unknown: list[str], answer: Request) -> None:
-        waiting = self._waiting[1] if self._waiting else set()
-        assert not (self.warm - waiting) & set(unknown), "endpoints in use are taken away"
         self.versions[ENDPOINTS].update(versions)
         self.warm.update(name for name in versions if name in self.versions[CLUSTER])
         self.outbox.append(answer)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
 from inflight_operator.api.world import Revision
 from inflight_operator.xds.model import Backend, Endpoint, RouteSpec
+
+ROUTER_GRACE_MILLISECONDS: Final = 500
+"""How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
+which the server says that its time is up."""
 
 
 class Plan(Protocol):
@@ -44,7 +48,7 @@ def _backend(revision: Revision) -> Backend:
         variant=revision.variant,
         revision=revision.revision,
         endpoints=frozenset(Endpoint(address, port) for address, port in revision.endpoints),
-        timeout_milliseconds=int(server["timeoutMilliseconds"]),
+        timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
     )
 

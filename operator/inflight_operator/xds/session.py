@@ -129,8 +129,8 @@ class Session:
         return self._subscriptions[CLUSTER].accepted if referred is None else referred
 
     def _ready(self, clusters: frozenset[str]) -> bool:
-        known, warm = (self._subscriptions[t].accepted for t in (CLUSTER, ENDPOINTS))
-        return all(name in known and name in warm for name in clusters)
+        known, warm = self._subscriptions[CLUSTER], self._subscriptions[ENDPOINTS]
+        return all(known.has(name) and warm.has(name) for name in clusters)
 
     def _hopeless(self, key: Key) -> bool:
         return self.objection(key) is not None

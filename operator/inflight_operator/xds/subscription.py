@@ -97,6 +97,10 @@ class Subscription:
     def subscribes(self, name: str) -> bool:
         return self._all or name in self._names
 
+    def has(self, name: str) -> bool:
+        """Whether the router has it and is not just being told that it is gone."""
+        return name in self.accepted and not (self.flight and name in self.flight.removed)
+
     def mark(self, names: Collection[str]) -> None:
         """These resources may have changed."""
         self._dirty.update(name for name in names if self.subscribes(name) or name in self.accepted)

@@ -167,6 +167,24 @@ async def test_a_new_operator_that_changes_a_cluster_and_spoils_its_endpoints_ho
     assert (await rig.ask()).status == 200
 
 
+async def test_a_new_operator_that_spoils_a_cluster_and_its_endpoints_takes_nothing_away(rig: Rig) -> None:
+    """The router keeps both as they were; told that there are no endpoints, it keeps those as well."""
+
+    def pieces(spec: RouteSpec) -> Pieces:
+        return with_bad_endpoints(with_bad_cluster(build.pieces(spec)))
+
+    pod = await rig.pod()
+    await rig.start(route_spec(backend(ports=[pod.port])))
+    await rig.router("old")
+    assert (await rig.programmed(KEY)).acknowledged
+    async with rig.traffic() as seen:
+        await rig.stop_operator()
+        await rig.start(route_spec(backend(ports=[pod.port])), pieces=pieces)
+        assert (await rig.programmed(KEY)).rejected
+        await asyncio.sleep(0.3)
+    assert set(seen) == {"200 pod"}
+
+
 @pytest.mark.parametrize("spoil", SPOILS[:-1], ids=lambda f: f.__name__)
 async def test_a_router_that_starts_with_a_refused_one_serves_the_others(
     rig: Rig, spoil: Callable[[Pieces], Pieces]

@@ -100,6 +100,85 @@ async def test_one_more_than_the_queue_holds_is_refused_with_when_to_come_back()
         task.cancel()
 
 
+async def measured(bench: Bench, seconds: float) -> None:
+    """Let the server find out how long a prediction takes."""
+    first = bench.ask()
+    await settle()
+    bench.executor.finish(seconds=seconds)
+    await first
+
+
+async def test_what_could_not_be_answered_in_time_is_refused_on_arrival() -> None:
+    bench = Bench(max_queue=10)
+    await measured(bench, 0.5)
+    held = [bench.ask(seconds=1.9) for _ in range(3)]  # done after 0.5, 1.0 and 1.5 s
+    await settle()
+    refused = await problem(bench.ask(seconds=1.9))  # would be done after 2.0 s
+    assert refused.code is Code.QUEUE_FULL
+    assert refused.detail == "an answer takes about 2000 ms now, which is more than the request's deadline allows"
+    assert refused.retry_after_ms == 1500
+    assert bench.shed("too_late") == 1
+    assert bench.counts == (3, 2)
+    for task in held:
+        task.cancel()
+
+
+async def test_a_service_time_that_varies_leaves_room_for_its_variation() -> None:
+    bench = Bench(max_queue=10)
+    for seconds in [0.4, 0.6] * 20:
+        await measured(bench, seconds)
+    held = [bench.ask(seconds=1.6) for _ in range(2)]  # 0.5 s each on average, 0.7 s at worst
+    await settle()
+    refused = await problem(bench.ask(seconds=1.6))
+    assert refused.code is Code.QUEUE_FULL
+    assert bench.counts == (2, 1)
+    for task in held:
+        task.cancel()
+
+
+async def test_with_more_slots_the_wait_is_shorter() -> None:
+    bench = Bench(concurrency=2, max_queue=10)
+    await measured(bench, 0.5)
+    held = [bench.ask(seconds=1.1) for _ in range(3)]
+    await settle()
+    assert bench.counts == (3, 1)
+    for task in held:
+        task.cancel()
+
+
+async def test_a_free_slot_is_never_refused_for_what_was_measured() -> None:
+    bench = Bench()
+    await measured(bench, 60)
+    quicker = bench.ask(seconds=1)
+    await settle()
+    bench.executor.finish(seconds=0.01)
+    assert await quicker == "done"
+
+
+async def test_nothing_is_refused_for_its_time_before_anything_was_measured() -> None:
+    bench = Bench()
+    held = [bench.ask(seconds=0.5) for _ in range(3)]
+    await settle()
+    assert bench.counts == (3, 2)
+    for task in held:
+        task.cancel()
+
+
+async def test_what_can_no_longer_be_done_in_time_is_not_begun() -> None:
+    bench = Bench(max_queue=10)
+    await measured(bench, 0.5)
+    slow, hopeless, hopeful = bench.ask(seconds=60), bench.ask(seconds=1.2), bench.ask(seconds=60)
+    await settle()
+    bench.admission._waiting[2].deadline = asyncio.get_running_loop().time() + 0.3
+    bench.executor.finish(seconds=0.5)
+    assert await slow == "done"
+    assert (await problem(hopeless)).code is Code.QUEUE_FULL
+    await settle()
+    bench.executor.finish(seconds=0.5)
+    assert await hopeful == "done", "the slot went to the one behind"
+    assert bench.shed("too_late") == 1
+
+
 async def test_a_deadline_that_has_passed_is_refused_on_arrival() -> None:
     bench = Bench()
     refused = await problem(bench.ask(seconds=0))

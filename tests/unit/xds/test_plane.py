@@ -6,7 +6,10 @@ from collections import deque
 from dataclasses import replace
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import Message
 
 from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import MAIN, Key
@@ -36,6 +39,17 @@ class Rig:
         router.connect()
         self.routers[node] = (router, self.plane.connected(node, "1.40.0"))
         return router
+
+    def responses(self, node: str) -> list[bytes]:
+        """What the plane says now; it stays on the way until it is heard."""
+        return list(self.routers[node][1].session.responses())
+
+    def hear(self, node: str, response: bytes) -> None:
+        """The router hears a response and the plane hears all that it says then."""
+        router, stream = self.routers[node]
+        router.receive(response)
+        while router.outbox:
+            self.plane.received(stream, router.outbox.popleft())
 
     def talk(self) -> int:
         """Until nobody has anything to say; how many responses it took."""
@@ -210,3 +224,32 @@ def test_an_answer_to_nothing_is_ignored() -> None:
         rig.plane.received(stream, stray)
     assert rig.talk() == 0
     assert rig.plane.programmed(KEY).acknowledged
+
+
+def test_routes_that_passed_but_never_served_do_not_come_back_to_a_cluster_on_its_way_out() -> None:
+    """One of their clusters was refused; now it is mended, the other is taken away, and what is wanted is refused."""
+
+    def refuses(message: Message) -> str | None:
+        if isinstance(message, cluster_pb2.Cluster):
+            return "cluster" if message.circuit_breakers.thresholds[0].max_requests.value > 9000 else None
+        hosts = message.virtual_hosts if isinstance(message, route_pb2.RouteConfiguration) else []
+        return "routes" if any(r.route.timeout.seconds == 6 for host in hosts for r in host.routes) else None
+
+    rig = Rig(route_spec(name="other"))
+    router = rig.connect("first", ModelRouter(refuses))
+    rig.talk()
+    rig.plane.set(KEY, route_spec(backend(max_in_flight=3000), backend("candidate"), weights=(50, 50)))
+    rig.talk()
+    mended = route_spec(backend(timeout=6000))
+    rig.plane.set(KEY, replace(mended, backends=(*mended.backends, backend("candidate"))))
+    for response in rig.responses("first"):  # the cluster, and the routes' trial, which is refused
+        rig.hear("first", response)
+    (endpoints,) = rig.responses("first")
+    rig.plane.set(KEY, mended)
+    (removal,) = rig.responses("first")
+    rig.hear("first", endpoints)
+    for response in (removal, *rig.responses("first")):
+        rig.hear("first", response)  # the model asserts that no route leads to nowhere
+    rig.talk()
+    assert "refuses its routes" in (rig.plane.programmed(KEY).rejected or "")
+    assert router.main.keys() == {"*", "demo/other"}
