@@ -197,15 +197,25 @@ def _result(world: World, row: str, what: str, load: Load, data: Mapping[str, An
     run, few = _since(load.run, load.marks[_CHANGED]), data.get("fewest_ready_pods")
     measured = f"{len(run.failed)} failed of {len(run.outcomes):,} (p50 {run.milliseconds(50):.0f} ms, "
     measured += f"p99 {run.milliseconds(99):.0f} ms)"
+    before = Run([o for o in load.run.outcomes if o.due < load.marks[_CHANGED]], load.marks[_CHANGED])
+    measured += f"; before the change, while the HPAs settled: {len(before.failed)} failed of {len(before.outcomes):,}"
     if few is not None:
         measured += f"; never fewer than {few} ready pods, {data['needed']} needed"
     enough = len(run.outcomes) >= world.some(10_000, 500)
     return Result(
         row=row,
-        what=what + ", a model that waits 50 ms at concurrency 2",
+        what=what
+        + f", a model that waits 50 ms at concurrency 2, target {_AUTOSCALING['targetInFlight']} per pod, "
+        + f"maxQueue {_SERVER['maxQueue']}",
         goal="0 failed of >= 10,000" + ("; never fewer ready pods than needed" if few is not None else ""),
         measured=measured,
         kept=enough and not run.failed and (few is None or few >= data["needed"]),
-        data={"marks_s": load.marks, "why": dict(run.why()), "variants": dict(run.variants()), **data},
+        data={
+            "marks_s": load.marks,
+            "why": dict(run.why()),
+            "why_before": dict(before.why()),
+            "variants": dict(run.variants()),
+            **data,
+        },
         quick=world.quick,
     )
