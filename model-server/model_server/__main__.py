@@ -1,4 +1,7 @@
-"""The command line: `model-server serve`. Options are another spelling of the INFLIGHT_* variables."""
+"""The command line: `model-server serve` and `model-server loadtest`.
+
+The options of serve are another spelling of the INFLIGHT_* variables.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("--metrics-port", "METRICS_PORT", "port of /metrics (9090)"),
     ("--concurrency", "CONCURRENCY", "predictions at once (1)"),
     ("--max-queue", "MAX_QUEUE", "requests that wait (8)"),
+    ("--batch-max-rows", "BATCH_MAX_ROWS", "rows of several requests in one prediction (1: no batching)"),
+    ("--batch-max-delay-ms", "BATCH_MAX_DELAY_MILLISECONDS", "milliseconds that a free slot waits for more rows (0)"),
     ("--timeout-ms", "TIMEOUT_MILLISECONDS", "milliseconds that a request may take (10000)"),
     ("--drain-delay", "DRAIN_DELAY_SECONDS", "seconds to keep serving after SIGTERM (5)"),
     ("--log-level", "LOG_LEVEL", "debug | info | warning | error"),
@@ -40,9 +45,14 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0 after a stop that was asked for, 1 with the reason when it can't serve."""
     born = time.monotonic()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["loadtest"]:
+        from model_server.loadtest import command  # noqa: PLC0415 - serving never needs it
+
+        sys.exit(command.main(given[1:]))
     # The first process of a container ignores SIGTERM unless it asks for it; the imports below take a moment.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(given)
     environ = {**os.environ, **_given(options)}
     try:
         # The requested model may be a file here only when it was named on the command line itself.
@@ -58,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="model-server", description="Serve one model over Open Inference Protocol V2."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("loadtest", help="ask a server from many clients at once; draws a chart")
     serve = commands.add_parser("serve", help="serve a model until a signal ends it")
     serve.add_argument(
         "--model", metavar="NAME=URI", type=_name_and_uri, help="the model (without it: INFLIGHT_MODEL_NAME and _URI)"

@@ -1,0 +1,1 @@
+"""`model-server loadtest`: closed-loop clients against any HTTP URL. It knows nothing of the server's own code."""
