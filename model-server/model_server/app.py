@@ -15,38 +15,31 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 import uvloop
 
 from model_server import metrics_endpoint, startup
-from model_server.admission import Admission
+from model_server.decide.batch_plan import NO_BATCHING, Limits
+from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
-from model_server.executor import QuickExecutor, ThreadExecutor
+from model_server.executor import Executor, QuickExecutor, ThreadExecutor
 from model_server.lifecycle import Lifecycle, Served
-from model_server.rest import management
-from model_server.rest.connection import Connection
+from model_server.models.base import batchable
+from model_server.rest import http_server
 from model_server.rest.front import Front
 from model_server.rest.infer import Inference
 from model_server.settings import Settings
+from model_server.startup import Loaded
 from model_server.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 _log = structlog.get_logger()
-
-KEEP_ALIVE_SECONDS: Final = 75
-"""How long an idle connection stays open: longer than routers keep theirs, so that it is they who close."""
-
-_BACKLOG: Final = 2048
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing: the signals are the Process's."""
-        yield
 
 
 class Process:
@@ -59,13 +52,11 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._telemetry = Telemetry()
         self._lifecycle = Lifecycle(settings.model.name)
-        self._threads = ThreadExecutor(settings.concurrency)
-        executor = QuickExecutor(self._threads)
-        admission = Admission(settings.concurrency, settings.max_queue, executor, self._telemetry)
+        self._executor: Executor | None = None
         timeout = settings.timeout_milliseconds / 1000
-        inference = Inference(self._lifecycle, admission, timeout, settings.max_body_bytes)
-        front = Front(inference, management.build(self._lifecycle), self._telemetry)
-        self._server = _Uvicorn(_configuration(front, timeout))
+        inference = Inference(self._lifecycle, self._telemetry, timeout, settings.max_body_bytes)
+        front = Front(inference, self._management)
+        self._server = http_server.make(front, timeout)
         self._stopping = asyncio.Event()
         self._impatient = False
 
@@ -86,7 +77,8 @@ class Process:
         finally:
             self._server.should_exit = True
             await serving
-            self._threads.stop()
+            if self._executor is not None:
+                self._executor.stop()
             metrics.close()
 
     async def _until_stopped(self, model_dir: Path) -> None:
@@ -95,10 +87,26 @@ class Process:
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            self._lifecycle.loaded(loading.result())
+            self._lifecycle.loaded(self._served(loading.result()))
             self._phase_took("ready", time.monotonic() - self._born)
             _log.info("ready", seconds=round(time.monotonic() - self._born, 3))
         await stopping
+
+    def _served(self, loaded: Loaded) -> Served:
+        """The model with what runs its predictions, and the queue in front."""
+        settings, model = self._settings, loaded.model
+        threads = ThreadExecutor(model.predict, settings.concurrency)
+        self._executor = QuickExecutor(model.predict, threads) if model.computes_only else threads
+        limits = NO_BATCHING
+        if batchable(model.metadata):
+            limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
+        dispatcher = Dispatcher(self._executor, settings.max_queue, self._telemetry, limits)
+        return Served(model.metadata, dispatcher, loaded.digest, settings.revision or loaded.digest[:8])
+
+    def _management(self) -> ASGIApp:
+        from model_server.rest import management  # noqa: PLC0415 - it imports FastAPI
+
+        return management.build(self._lifecycle)
 
     async def _drain(self) -> None:
         """Readiness is off already; keep answering until every router knows. Nothing to wait for if never ready."""
@@ -119,30 +127,11 @@ class Process:
         self._stopping.set()
 
 
-def _configuration(front: Front, timeout: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        front,
-        loop="none",
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        # Admitted work has its own deadline; a second more, and whoever still reads slowly is left.
-        timeout_graceful_shutdown=int(timeout) + 1,
-    )
-
-
-def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Served]) -> asyncio.Future[Served]:
+def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Loaded]) -> asyncio.Future[Loaded]:
     """`work()` on a daemon thread: a fetch that hangs must not keep the process from ending."""
-    future: asyncio.Future[Served] = loop.create_future()
+    future: asyncio.Future[Loaded] = loop.create_future()
 
-    def settle(result: Served | None, error: BaseException | None) -> None:
+    def settle(result: Loaded | None, error: BaseException | None) -> None:
         if future.done():
             return
         if error is not None:
@@ -152,7 +141,7 @@ def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Served]) ->
 
     def run() -> None:
         try:
-            outcome: tuple[Served | None, BaseException | None] = (work(), None)
+            outcome: tuple[Loaded | None, BaseException | None] = (work(), None)
         except BaseException as error:
             outcome = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
@@ -164,13 +153,13 @@ def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Served]) ->
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; an empty host means every address, IPv6 and IPv4. LoadFailure(InvalidSettings) if taken."""
+    create = partial(socket.create_server, backlog=http_server.BACKLOG)
     try:
         if host:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            return create((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         if socket.has_dualstack_ipv6():
-            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
-        return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - a pod serves its network
+            return create(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return create(("0.0.0.0", port))  # noqa: S104 - a pod serves its network
     except OSError as error:
         raise LoadFailure(
             Reason.INVALID_SETTINGS, f"can't listen on port {port} of {host or 'any address'}: {error.strerror}"

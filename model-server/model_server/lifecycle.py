@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem
-from model_server.models.base import Model
+from model_server.models.base import Metadata
 
 
 class Phase(Enum):
@@ -21,7 +22,9 @@ class Phase(Enum):
 class Served:
     """The loaded model and what is known about it."""
 
-    model: Model
+    metadata: Metadata
+    dispatcher: Dispatcher
+    """Where its predictions are asked for."""
     digest: str
     """sha256 of what was loaded, hexadecimal."""
     version: str

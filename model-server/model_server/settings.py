@@ -56,6 +56,12 @@ class StorageSettings:
     """Bytes that one model may have, all files together."""
     timeout_seconds: float = 1800
     """Seconds that fetching may take, retries included."""
+    connections: int = 8
+    """Connections that one model is fetched over at once."""
+    cache_dir: Path | None = None
+    """A directory that the pods of a node share, for models whose sha256 is given; None: each fetches for itself."""
+    cache_max_bytes: int = 20 * 1024**3
+    """Bytes of models that may stay there unused."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class Settings:
     """Predictions that run at once."""
     max_queue: int = 8
     """Requests that wait; one more is refused with 429."""
+    batch_max_rows: int = 1
+    """Rows of several requests that one prediction may take; 1: no batching."""
+    batch_max_delay_milliseconds: int = 0
+    """How long a free slot waits for more rows; 0: what waits is run at once, and gathers while all slots are busy."""
     timeout_milliseconds: int = 10_000
     """Milliseconds from a request's arrival to its answer; a client may only lower it."""
     max_body_bytes: int = 32 * 1024**2
@@ -99,7 +109,7 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
     """
     env = _Reader(environ)
     secret_dir = env.text("STORAGE_SECRET_DIR")
-    model_dir = env.text("MODEL_DIR")
+    model_dir, cache_dir = env.text("MODEL_DIR"), env.text("CACHE_DIR")
     termination_log = env.text("TERMINATION_LOG")
     level = env.text("LOG_LEVEL", "info").lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -112,11 +122,16 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
             secret_dir=Path(secret_dir) if secret_dir else None,
             ambient_identity=any(environ.get(name) for name in _AMBIENT),
             max_bytes=env.integer("MAX_MODEL_BYTES", StorageSettings.max_bytes, 1, 2**50),
+            cache_dir=Path(cache_dir) if cache_dir else None,
+            cache_max_bytes=env.integer("CACHE_MAX_BYTES", StorageSettings.cache_max_bytes, 0, 2**50),
+            connections=env.integer("FETCH_CONNECTIONS", StorageSettings.connections, 1, 64),
             timeout_seconds=env.integer("FETCH_TIMEOUT_SECONDS", int(StorageSettings.timeout_seconds), 1, 86_400),
         ),
         model_dir=Path(model_dir) if model_dir else None,
         concurrency=env.integer("CONCURRENCY", Settings.concurrency, 1, 64),
         max_queue=env.integer("MAX_QUEUE", Settings.max_queue, 0, 1000),
+        batch_max_rows=env.integer("BATCH_MAX_ROWS", Settings.batch_max_rows, 1, 100_000),
+        batch_max_delay_milliseconds=env.integer("BATCH_MAX_DELAY_MILLISECONDS", 0, 0, 10_000),
         timeout_milliseconds=env.integer("TIMEOUT_MILLISECONDS", Settings.timeout_milliseconds, 1, 600_000),
         max_body_bytes=env.integer("MAX_BODY_BYTES", Settings.max_body_bytes, 1, 2**34),
         drain_delay_seconds=env.integer("DRAIN_DELAY_SECONDS", int(Settings.drain_delay_seconds), 0, 3600),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from model_server import cpus
-from model_server.lifecycle import Served
 from model_server.models import loading
+from model_server.models.base import Model
 from model_server.settings import Settings
 from model_server.storage.fetching import fetch
 
@@ -21,7 +22,16 @@ Observe = Callable[[str, float], None]
 """(phase, seconds)."""
 
 
-def start(settings: Settings, model_dir: Path, observe: Observe) -> Served:
+@dataclass(frozen=True)
+class Loaded:
+    """A warm model, and what it was made of."""
+
+    model: Model
+    digest: str
+    """sha256 of what was fetched, hexadecimal."""
+
+
+def start(settings: Settings, model_dir: Path, observe: Observe) -> Loaded:
     """The model, warm. LoadFailure says why there is none."""
     model = settings.model
     with _timed("fetch", observe):
@@ -33,7 +43,7 @@ def start(settings: Settings, model_dir: Path, observe: Observe) -> Served:
     with _timed("warmup", observe):
         outcome = loading.warm_up(loaded)
     _log.info("model loaded", platform=loaded.metadata.platform, threads=threads, warm_up=outcome)
-    return Served(loaded, fetched.digest, settings.revision or fetched.digest[:8])
+    return Loaded(loaded, fetched.digest)
 
 
 @contextmanager

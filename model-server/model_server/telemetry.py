@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -21,7 +22,13 @@ class Telemetry:
         self._in_flight = self._gauge("requests_in_flight", "Requests running or queued, refused ones not included")
         self._queue_depth = self._gauge("queue_depth", "Requests waiting for a free slot")
         self.queue_wait = self._histogram("queue_wait_seconds", "Wait for a free slot, of requests that got one")
-        self.service = self._histogram("service_seconds", "Time that the model itself took")
+        self._service = self._histogram("service_seconds", "Time that the model itself took")
+        self._batch_rows = Histogram(
+            "inflight_server_batch_rows",
+            "Rows that were predicted at once",
+            buckets=_ROWS,
+            registry=self.registry,
+        )
         self.shed = Counter(
             "inflight_server_shed", "Requests refused or dropped uncomputed", ["reason"], registry=self.registry
         )
@@ -49,6 +56,11 @@ class Telemetry:
         if histogram is None:
             histogram = self._by_code[status] = self._requests.labels(str(status))
         histogram.observe(seconds)
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count one run of the model."""
+        self._service.observe(seconds)
+        self._batch_rows.observe(rows)
 
     def watch(self, in_flight: Callable[[], int], queue_depth: Callable[[], int]) -> None:
         """Read the two gauges from where they are true, when somebody asks."""

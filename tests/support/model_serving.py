@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,12 +14,13 @@ import httpx
 import numpy as np
 import orjson
 
-from model_server.admission import Admission
-from model_server.executor import Done, ThreadExecutor, Work
+from model_server.decide.batch_plan import NO_BATCHING, Limits
+from model_server.dispatcher import Dispatcher
+from model_server.executor import Done, Outcome, ThreadExecutor
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.base import Metadata, Model
 from model_server.models.tensors import Tensors, TensorSpec
-from model_server.rest import management
+from model_server.rest import http_server, management
 from model_server.rest.front import Front
 from model_server.rest.infer import Inference
 from model_server.telemetry import Telemetry
@@ -54,31 +56,32 @@ class FakeModel:
 class ManualExecutor:
     """Runs nothing until the test says so; everything happens on the event loop."""
 
-    def __init__(self) -> None:
-        self.pending: list[tuple[Work, Done]] = []
+    def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
+        self.pending: list[tuple[Tensors, Done]] = []
 
-    def submit(self, work: Work, done: Done) -> None:
+    def submit(self, inputs: Tensors, done: Done) -> None:
         """See Executor."""
-        self.pending.append((work, done))
+        self.pending.append((inputs, done))
 
-    def finish(self, index: int = 0, seconds: float = 0.1) -> None:
-        """End the prediction that was started `index` places after the oldest."""
-        work, done = self.pending.pop(index)
-        try:
-            done(work.call(), None, seconds)
-        except Exception as error:
-            done(None, error, seconds)
+    def stop(self) -> None:
+        """See Executor."""
+
+    def finish(self, index: int = 0, seconds: float = 0.1, error: BaseException | None = None) -> None:
+        """End the prediction that was started `index` places after the oldest: its outputs are its inputs."""
+        inputs, done = self.pending.pop(index)
+        done(Outcome(None if error else inputs, error, seconds))
 
 
 @dataclass
 class Server:
-    """A server without a socket."""
+    """A server on a loopback port."""
 
-    front: Front
     lifecycle: Lifecycle
-    admission: Admission
+    dispatcher: Dispatcher
     telemetry: Telemetry
     http: httpx.AsyncClient
+    port: int
 
     async def infer(self, body: Any, **headers: str) -> httpx.Response:
         """POST a V2 request; `body` is sent as it is when it is bytes, as JSON otherwise."""
@@ -100,18 +103,24 @@ async def serving(
     max_queue: int = 8,
     timeout_seconds: float = 5,
     max_body_bytes: int = 100_000,
+    limits: Limits = NO_BATCHING,
 ) -> AsyncIterator[Server]:
-    """A server with `model` (a FakeModel unless given) that is asked in memory."""
+    """A server with `model` (a FakeModel unless given), all of it but the process."""
+    model = model or FakeModel()
     telemetry, lifecycle = Telemetry(), Lifecycle(NAME)
-    executor = ThreadExecutor(concurrency)
-    admission = Admission(concurrency, max_queue, executor, telemetry)
-    inference = Inference(lifecycle, admission, timeout_seconds, max_body_bytes)
-    front = Front(inference, management.build(lifecycle), telemetry)
+    executor = ThreadExecutor(model.predict, concurrency)
+    dispatcher = Dispatcher(executor, max_queue, telemetry, limits)
+    inference = Inference(lifecycle, telemetry, timeout_seconds, max_body_bytes)
+    server = http_server.make(Front(inference, lambda: management.build(lifecycle)), timeout_seconds)
     if loaded:
-        lifecycle.loaded(Served(model or FakeModel(), DIGEST, VERSION))
-    transport = httpx.ASGITransport(front, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
-        yield Server(front, lifecycle, admission, telemetry, http)
+        lifecycle.loaded(Served(model.metadata, dispatcher, DIGEST, VERSION))
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    running = asyncio.create_task(server.serve(sockets=[sock]))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        yield Server(lifecycle, dispatcher, telemetry, http, port)
+    server.should_exit = True
+    await running
     executor.stop()
 
 

@@ -19,6 +19,11 @@ class Metadata:
     """The one input may have any name and any numeric datatype (scikit-learn converts); only its shape counts."""
 
 
+def batchable(metadata: Metadata) -> bool:
+    """Whether rows of several requests can be one prediction: every input has any number of rows, or none is told."""
+    return all(spec.shape and spec.shape[0] == -1 for spec in metadata.inputs)
+
+
 class Model(Protocol):
     """A loaded model; `predict` may be called from several threads at once."""
 

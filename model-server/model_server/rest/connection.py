@@ -1,6 +1,8 @@
-"""uvicorn's connection, with what it lacks: bounds on a request's head, on a body nobody wants, and problem+json.
+"""A client's connection: predictions go straight to the core, everything else to the ASGI application by uvicorn.
 
-Every other part of HTTP/1.1 stays uvicorn's and httptools'.
+A task, a scope and an event for each request (what ASGI needs) cost more than a small model. Parsing stays httptools';
+uvicorn's connection stays in charge of its life, of pipelining, and of all other paths. Added here: bounds on a
+request's head and on a body nobody wants, and problem+json for malformed HTTP.
 """
 
 from __future__ import annotations
@@ -8,10 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from model_server.errors import Code, Problem
 from model_server.rest import problems
+from model_server.rest.front import Front
+from model_server.rest.infer import Inference, target
+from model_server.rest.prediction import Prediction
+from model_server.rest.problems import Answer
 
 HEAD_SECONDS: Final = 10.0
 """For a request's line and headers, from the connection's start or their first byte."""
@@ -23,67 +29,167 @@ LINGER_SECONDS: Final = 5.0
 class Connection(HttpToolsProtocol):
     """A connection on which every wait for the client ends."""
 
+    inference: Inference
     _timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = 0
     """Bytes received of a head that isn't complete; None while no head is awaited."""
+    _incoming: Prediction | None = None
+    """The prediction request that is being received."""
+    _current: Prediction | None = None
+    """The prediction request that is to be answered next."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        front: Front = self.config.loaded_app
+        self.inference = front.inference
         self._close_after(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and let nobody work for the client that has gone."""
         self._stop_waiting()
+        if self._current is not None:
+            self._current.leave()
+            self._current = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and give up on a head that has become too long."""
+        """Feed the parser, and arm the timers for what hasn't come: rarely anything."""
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._head_bytes is not None:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > HEAD_BYTES:
                 self.send_400_response("the request line and headers are too long")
+            elif self._timer is None:
+                self._close_after(HEAD_SECONDS)
+        elif self._incoming is not None and self._incoming is self._current:
+            self.wait_for_body(self._current)
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        super().on_message_begin()
-        if self._timer is None:
-            self._close_after(HEAD_SECONDS)
-            self._head_bytes = 0
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """From here on the request's own deadline counts."""
         self._stop_waiting()
         self._head_bytes = None
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > HEAD_BYTES:
             raise ValueError  # the parser turns it into an error of its own: answered 400
+        asked = target(self.url.partition(b"?")[0].decode("latin-1"))
+        if asked is None:
+            self._hand_to_asgi()
+            return
+        self._incoming = prediction = Prediction(self, asked)
+        if self._current is not None or (self.cycle is not None and not self.cycle.response_complete):
+            self._queue(prediction, None)
+        else:
+            self._current = prediction
+            prediction.open()
+
+    def _hand_to_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)  # the very list that the scope holds
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        """Answered; what is still to come of the body is read and dropped, but not for ever."""
-        super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
-            self._close_after(LINGER_SECONDS)
+    def _queue(self, request: Any, app: Any) -> None:
+        """Requests that come before the last answer has gone wait for their turn (pipelining)."""
+        self.flow.pause_reading()
+        self.pipeline.appendleft((request, app))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Start what is next in turn, which may be a prediction."""
+        if isinstance(cycle, Prediction):
+            self._current = cycle
+            cycle.open()
+            if not (cycle.complete or cycle.answered):
+                self.wait_for_body(cycle)
+        elif self._current is not None:
+            self._queue(cycle, app)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body."""
+        if self._incoming is None:
+            super().on_body(body)
+        else:
+            self._incoming.receive(body)
 
     def on_message_complete(self) -> None:
         """The body is all there; if its request was answered already, the connection is idle now."""
-        super().on_message_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            super().on_message_complete()
+            answered = self.cycle.response_complete
+        else:
+            self._stop_waiting()
+            answered = incoming.answered
+            incoming.completed()
+        if answered and not self.transport.is_closing():
             self._stop_waiting()
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def on_response_complete(self) -> None:
+        """An ASGI answer has gone."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._linger()
+
+    def send(self, answer: Answer, request_id: str, prediction: Prediction) -> None:
+        """The answer of the current prediction."""
+        self._current = None
+        if self.transport.is_closing():
+            return
+        keep_alive = prediction.keep_alive and not self.inference.lifecycle.draining
+        lines = [STATUS_LINE[answer.status]]
+        for name, value in answer.headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n" % (len(answer.body), request_id.encode()))
+        lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        lines.append(answer.body)
+        self.transport.write(b"".join(lines))
+        if not keep_alive:
+            self.transport.close()
+        super().on_response_complete()
+        if not prediction.complete:
+            self._linger()
+
+    def shutdown(self) -> None:
+        """Close when idle, or after the answer that is being waited for."""
+        if self._current is not None:
+            self._current.keep_alive = False
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Malformed HTTP: problem+json, and the connection closed."""
         answer = problems.answer(Problem(Code.BAD_REQUEST, msg.rstrip(".")), "")
-        lines: list[Any] = [b"HTTP/1.1 400 Bad Request\r\n"]
+        lines: list[bytes] = [b"HTTP/1.1 400 Bad Request\r\n"]
         for name, value in [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"connection", b"close")]:
             lines += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
         self.transport.close()
+
+    def wait_for_body(self, prediction: Prediction) -> None:
+        """A body has until the deadline of its request."""
+        if self._timer is None and not prediction.answered:
+            self._timer = self.loop.call_at(prediction.deadline, prediction.body_is_late)
+
+    def _linger(self) -> None:
+        """What is still to come of a body is read and dropped, but not for ever."""
+        if not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._close_after(LINGER_SECONDS)
 
     def _close_after(self, seconds: float) -> None:
         self._stop_waiting()

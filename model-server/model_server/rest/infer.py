@@ -1,27 +1,35 @@
-"""One prediction request: head, body, queue, model, answer. Decides nothing itself: every step may raise a Problem."""
+"""One prediction request: head, body, queue, model, answer. Decides nothing itself: every step may end in a Problem.
+
+It knows no connection: whoever holds one makes a Call, feeds it, and is given the answer, perhaps at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
+from urllib.parse import unquote
 
 import structlog
-from starlette.types import Receive
 
-from model_server.admission import Admission
+from model_server import logs
 from model_server.errors import Code, Problem, first_line
-from model_server.executor import Work
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.tensors import Tensors
-from model_server.rest import v1, v2
+from model_server.queues import Ticket
+from model_server.rest import problems, v1, v2
 from model_server.rest.problems import Answer
-from model_server.rest.wire import ClientLeftError, RequestHead, departure, has_left, read_body
+from model_server.rest.wire import RequestHead
+from model_server.telemetry import Telemetry
 
 _V2: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _V1: Final = re.compile(r"/v1/models/([^/:]+):predict")
 _log = structlog.get_logger()
+
+Reply = Callable[["Call", Answer], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,9 @@ class Target:
 
 
 def target(path: str) -> Target | None:
-    """The model that `path` asks a prediction of; None for any other path."""
+    """The model that `path`, as it came in the URL, asks a prediction of; None for any other path."""
+    if "%" in path:
+        path = unquote(path)
     if match := _V2.fullmatch(path):
         return Target(match[1], match[2], 2)
     if match := _V1.fullmatch(path):
@@ -47,44 +57,133 @@ class Inference:
     """What prediction requests need of the server."""
 
     lifecycle: Lifecycle
-    admission: Admission
+    telemetry: Telemetry
     timeout_seconds: float
     max_body_bytes: int
 
-    async def answer(self, asked: Target, head: RequestHead, receive: Receive, arrived: float) -> Answer:
-        """The 200. Raises Problem, also for a client that has left. `arrived` is on the loop's clock."""
-        head.check_media_type()
-        served = self.lifecycle.get(asked.name, asked.version)
-        deadline = arrived + head.timeout_seconds(self.timeout_seconds)
-        self.admission.check(deadline)
-        try:
-            body = await read_body(receive, head, self.max_body_bytes, deadline)
-        except ClientLeftError:
-            raise Problem(Code.CANCELLED, "the client left before its request was complete") from None
-        answer = await self._predicted(asked, served, body, deadline, receive)
-        if has_left(receive):
-            raise Problem(Code.CANCELLED, "the client left before its answer")
-        return Answer(200, answer)
 
-    async def _predicted(self, asked: Target, served: Served, body: bytes, deadline: float, receive: Receive) -> bytes:
-        metadata = served.model.metadata
-        if asked.protocol == 1:
-            inputs = v1.decode(body, metadata)
-            return v1.encode(await self._run(served, inputs, deadline, receive))
-        request = v2.decode(body, metadata)
-        outputs = await self._run(served, request.inputs, deadline, receive)
-        return v2.encode(request, outputs, asked.name, served)
+class Call:
+    """One prediction request from its head to its answer, which is given exactly once.
 
-    async def _run(self, served: Served, inputs: Tensors, deadline: float, receive: Receive) -> Tensors:
-        size = sum(array.nbytes for array in inputs.values()) if served.model.computes_only else None
-        work = Work(partial(served.model.predict, inputs), size)
+    Feed it: `begin`, then `body`, or `fail` when none comes; `leave` when the client has gone.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_asked",
+        "_head",
+        "_inference",
+        "_reply",
+        "_request",
+        "_served",
+        "_ticket",
+        "deadline",
+        "request_id",
+    )
+
+    def __init__(self, inference: Inference, asked: Target, head: RequestHead) -> None:
+        self._inference = inference
+        self._asked = asked
+        self._head = head
+        self._reply: Reply | None = None
+        self._arrived = time.monotonic()
+        self._ticket: Ticket | None = None
+        self._served: Served
+        self._request: v2.Request | None = None
+        self.request_id = head.request_id()
+        self.deadline = 0.0
+        """On the loop's clock."""
+
+    def begin(self, method: str, reply: Reply) -> None:
+        """The head has come: refuse what need not be read. `reply` is called with the answer, perhaps here."""
+        self._reply = reply
+        logs.request_id.set(self.request_id)
         try:
-            outputs: Tensors = await self.admission.run(work, deadline, partial(departure, receive))
-        except Problem:
-            raise
+            self._check(method)
+        except Problem as problem:
+            self.fail(problem)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the reply was made, or nobody wants it any more."""
+        return self._reply is None
+
+    def _check(self, method: str) -> None:
+        if method != "POST":
+            raise Problem(Code.METHOD_NOT_ALLOWED, "predictions are asked for with POST")
+        self._head.check_media_type()
+        self._served = self._inference.lifecycle.get(self._asked.name, self._asked.version)
+        timeout = self._head.timeout_seconds(self._inference.timeout_seconds)
+        self.deadline = asyncio.get_running_loop().time() + timeout
+        self._head.check_length(self._inference.max_body_bytes)
+        self._served.dispatcher.check(self.deadline, self._head.priority())
+
+    def body(self, body: bytes | bytearray) -> None:
+        """The whole body has come: parse it, and run or queue the prediction."""
+        logs.request_id.set(self.request_id)
+        try:
+            inputs = self._decoded(body)
+            ticket = self._served.dispatcher.enter(inputs, self.deadline, self._head.priority(), self._done)
+            if self._reply is not None:
+                self._ticket = ticket
+        except Problem as problem:
+            self.fail(problem)
         except Exception as error:
-            _log.warning("prediction failed", error=first_line(error), exc_info=error)
-            raise Problem(
-                Code.MODEL_ERROR, "the model failed on this request; the server's log says why, by request_id"
-            ) from error
-        return outputs
+            self._broke(error)
+
+    def leave(self) -> None:
+        """The client has gone: nothing is computed for it any more, and nothing answered."""
+        if self._reply is None:
+            return
+        self._reply = None
+        if self._ticket is not None:
+            self._served.dispatcher.leave(self._ticket)
+        self._inference.telemetry.cancelled.inc()
+        self._told(problems.STATUS[Code.CANCELLED])
+
+    def fail(self, problem: Problem) -> None:
+        """Answer with a problem."""
+        self._answer(problems.answer(problem, self.request_id))
+
+    def _decoded(self, body: bytes | bytearray) -> Tensors:
+        metadata = self._served.metadata
+        if self._asked.protocol == 1:
+            return v1.decode(body, metadata)
+        self._request = v2.decode(body, metadata)
+        return self._request.inputs
+
+    def _done(self, outputs: Tensors | None, error: BaseException | None) -> None:
+        logs.request_id.set(self.request_id)
+        try:
+            if outputs is None:
+                raise error or RuntimeError("neither outputs nor an error")
+            self._answer(Answer(200, self._encoded(outputs)))
+        except Problem as problem:
+            self.fail(problem)
+        except Exception as failure:
+            if failure is error:
+                _log.warning("prediction failed", error=first_line(failure), exc_info=failure)
+                text = "the model failed on this request; the server's log says why, by request_id"
+                self.fail(Problem(Code.MODEL_ERROR, text))
+            else:
+                self._broke(failure)
+
+    def _encoded(self, outputs: Tensors) -> bytes:
+        if self._request is None:
+            return v1.encode(outputs)
+        return v2.encode(self._request, outputs, self._asked.name, self._served)
+
+    def _broke(self, error: Exception) -> None:
+        _log.error("request failed", exc_info=error)
+        self.fail(Problem(Code.INTERNAL, "the server failed on this request"))
+
+    def _answer(self, answer: Answer) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            self._told(answer.status)
+            reply(self, answer)
+
+    def _told(self, status: int) -> None:
+        seconds = time.monotonic() - self._arrived
+        self._inference.telemetry.request(status, seconds)
+        _log.debug("answered", model=self._asked.name, status=status, seconds=round(seconds, 6))

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from model_server import __version__
 from model_server.errors import Code, Problem
 from model_server.lifecycle import Lifecycle
-from model_server.rest import problems, v2
+from model_server.rest import health, problems, v2
 
 
 def build(lifecycle: Lifecycle) -> FastAPI:
@@ -37,7 +37,7 @@ def _health(app: FastAPI, lifecycle: Lifecycle) -> None:
     @app.get("/v2/health/ready")
     async def ready() -> dict[str, bool]:
         """The model is loaded and warm, and no stop was asked for."""
-        _require_ready(lifecycle)
+        health.require_ready(lifecycle)
         return {"ready": True}
 
     @app.get("/v2")
@@ -58,7 +58,7 @@ def _models(app: FastAPI, lifecycle: Lifecycle) -> None:
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """Whether this model takes predictions."""
         lifecycle.known(name, version)
-        _require_ready(lifecycle)
+        health.require_ready(lifecycle)
         return {"name": name, "ready": True}
 
     @app.get("/v1/models")
@@ -71,13 +71,6 @@ def _models(app: FastAPI, lifecycle: Lifecycle) -> None:
         """Whether this model is ready, in words of protocol V1."""
         lifecycle.known(name)
         return {"name": name, "ready": lifecycle.ready}
-
-
-def _require_ready(lifecycle: Lifecycle) -> None:
-    if lifecycle.draining:
-        raise Problem(Code.NOT_READY, "this server is stopping", retry_after_ms=1000)
-    if not lifecycle.ready:
-        raise Problem(Code.NOT_READY, "the model is still being fetched and loaded", retry_after_ms=1000)
 
 
 _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}

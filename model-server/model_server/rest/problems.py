@@ -65,6 +65,4 @@ def answer(problem: Problem, request_id: str) -> Answer:
     if problem.code is Code.UNSUPPORTED_MEDIA_TYPE:
         headers.append((b"accept", b"application/json"))
         headers.append((b"accept-encoding", b"identity"))
-    if problem.code is Code.BODY_TIMEOUT:
-        headers.append((b"connection", b"close"))  # the rest of the body is not waited for
     return Answer(status, orjson.dumps(body), headers)

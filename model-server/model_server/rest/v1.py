@@ -16,7 +16,7 @@ UNNAMED: Final = "instances"
 """The input's name for models that declare none."""
 
 
-def decode(body: bytes, metadata: Metadata) -> dict[str, Array]:
+def decode(body: bytes | bytearray, metadata: Metadata) -> dict[str, Array]:
     """The model's input. Problem: invalid_json, bad_input (a model with several inputs needs V2)."""
     instances = parse_object(body).get("instances")
     if type(instances) is not list:

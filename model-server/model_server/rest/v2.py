@@ -25,7 +25,7 @@ class Request:
     """Names of the outputs asked for, in their order; empty: all."""
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes | bytearray) -> dict[str, Any]:
     """A JSON object. Problem(invalid_json). Of a repeated key the last one counts; NaN and infinities are no JSON."""
     try:
         parsed = orjson.loads(body)
@@ -36,7 +36,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def decode(body: bytes, metadata: Metadata) -> Request:
+def decode(body: bytes | bytearray, metadata: Metadata) -> Request:
     """The request in `body`, whose inputs fit `metadata`. Problem: invalid_json, bad_input."""
     parsed = parse_object(body)
     identifier = parsed.get("id")
@@ -148,7 +148,7 @@ def _output(name: str, outputs: Tensors) -> dict[str, Any]:
 
 def metadata_json(name: str, served: Served) -> dict[str, Any]:
     """The answer to GET /v2/models/{name}."""
-    metadata = served.model.metadata
+    metadata = served.metadata
     return {
         "name": name,
         "versions": [served.version],

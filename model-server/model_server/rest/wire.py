@@ -1,16 +1,15 @@
-"""Request headers and bodies: what the server reads of them, checked, bounded in bytes and in time."""
+"""Request headers: what the server reads of them, checked."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
-
-from starlette.types import Message, Receive, Scope
+from typing import Final, Self
 
 from model_server.errors import Code, Problem
+from model_server.queues import Priority
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _MILLISECONDS: Final = re.compile(rb"-?\d+")
@@ -19,15 +18,13 @@ _READ: Final = frozenset(
         b"content-type",
         b"content-length",
         b"content-encoding",
+        b"x-priority",
         b"x-request-id",
         b"x-request-timeout-ms",
         b"x-envoy-expected-rq-timeout-ms",
     )
 )
-
-
-class ClientLeftError(Exception):
-    """The connection was closed before the request was complete."""
+_PRIORITIES: Final = {priority.name.lower().encode(): priority for priority in Priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +34,9 @@ class RequestHead:
     fields: dict[bytes, bytes]
 
     @classmethod
-    def of(cls, scope: Scope) -> Self:
-        """From an ASGI scope."""
-        return cls({name: value for name, value in scope["headers"] if name in _READ})
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+        """From header names (lower case) and values."""
+        return cls({name: value for name, value in headers if name in _READ})
 
     def request_id(self) -> str:
         """The client's x-request-id, or a new one where it has none that can be echoed."""
@@ -53,6 +50,19 @@ class RequestHead:
             raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")
         if self.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+
+    def check_length(self, limit: int) -> None:
+        """Problem(too_large) before anything is read, where the length is declared."""
+        declared = self.fields.get(b"content-length", b"0")
+        if not declared.isdigit() or len(declared) > 18:
+            raise Problem(Code.BAD_REQUEST, "content-length must be a number")
+        if int(declared) > limit:
+            raise too_large(limit)
+
+    def priority(self) -> Priority:
+        """x-priority: high, normal or low; whatever else is said counts as normal, as no header does."""
+        given = self.fields.get(b"x-priority")
+        return Priority.NORMAL if given is None else _PRIORITIES.get(given.strip().lower(), Priority.NORMAL)
 
     def timeout_seconds(self, most: float) -> float:
         """Seconds this request may take: `most`, or less where the client or the router says so."""
@@ -74,76 +84,6 @@ def _clamped(digits: bytes) -> int:
     return int(digits) if len(digits) <= 12 else 10**12
 
 
-async def read_body(receive: Receive, head: RequestHead, limit: int, deadline: float) -> bytes:
-    """The whole body. Problem: too_large (before reading, where the length is declared), body_timeout."""
-    declared = head.fields.get(b"content-length", b"0")
-    if not declared.isdigit() or len(declared) > 18:
-        raise Problem(Code.BAD_REQUEST, "content-length must be a number")
-    if int(declared) > limit:
-        raise _too_large(limit)
-    # Nearly always all of a small body is there already.
-    message = poll(receive)
-    if message is not None and not message.get("more_body", False):
-        return _checked(bytes(_part(message)), limit)
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await _collected(receive, message, limit)
-    except TimeoutError:
-        raise Problem(Code.BODY_TIMEOUT, "the request body did not arrive before the deadline") from None
-
-
-async def _collected(receive: Receive, message: Message | None, limit: int) -> bytes:
-    collected = bytearray()
-    more = True
-    while more:
-        if message is None:
-            message = await receive()
-        collected += _part(message)
-        more = message.get("more_body", False)
-        message = None
-        _checked(collected, limit)
-    return bytes(collected)
-
-
-def _part(message: Message) -> bytes:
-    if message["type"] == "http.disconnect":
-        raise ClientLeftError
-    part: bytes = message.get("body", b"")
-    return part
-
-
-B = TypeVar("B", bytes, bytearray)
-
-
-def _checked(body: B, limit: int) -> B:
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
-
-
-def _too_large(limit: int) -> Problem:
+def too_large(limit: int) -> Problem:
+    """Problem(too_large)."""
     return Problem(Code.TOO_LARGE, f"the body is larger than {limit} bytes")
-
-
-async def departure(receive: Receive) -> None:
-    """Return when the client has left; the body must have been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def has_left(receive: Receive) -> bool:
-    """Whether the client has left already."""
-    message = poll(receive)
-    return message is not None and message["type"] == "http.disconnect"
-
-
-def poll(receive: Receive) -> Message | None:
-    """What `receive` has ready now, if anything: one step of it, never waiting, and without the cost of a task."""
-    step: Any = receive()
-    try:
-        step.send(None)
-    except StopIteration as ready:
-        message: Message = ready.value
-        return message
-    step.close()
-    return None

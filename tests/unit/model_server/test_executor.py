@@ -8,93 +8,106 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from model_server.executor import QUICK_SECONDS, Executor, QuickExecutor, ThreadExecutor, Work
+from model_server.executor import QUICK_SECONDS, Executor, Outcome, QuickExecutor, ThreadExecutor
+from model_server.models.tensors import Tensors
 
 LOOP, THREAD = "on the loop", "on a thread"
 
 
-async def ran(executor: Executor, call: Callable[[], Any] = lambda: None, size: int | None = 100) -> Any:
-    """What `call` answered and where it ran."""
+class Where:
+    """A model that answers nothing, does what it is told, and notes where it ran."""
+
+    def __init__(self) -> None:
+        self.loop_thread = threading.get_ident()
+        self.call: Callable[[], Any] = lambda: None
+        self.place = ""
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        self.place = LOOP if threading.get_ident() == self.loop_thread else THREAD
+        self.call()
+        return inputs
+
+
+def quick(model: Where) -> QuickExecutor:
+    return QuickExecutor(model.predict, ThreadExecutor(model.predict, 1))
+
+
+async def ran(executor: Executor, model: Where, call: Callable[[], Any] = lambda: None, size: int = 25) -> Any:
+    """Where `call` ran, as a prediction of `size` numbers; or what it raised."""
     ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    loop_thread = threading.get_ident()
-
-    def where() -> tuple[Any, str]:
-        return call(), LOOP if threading.get_ident() == loop_thread else THREAD
-
-    executor.submit(Work(where, size), lambda result, error, _seconds: ended.set_result(error or result))
+    model.call = call
+    executor.submit({"x": np.zeros(size, np.float32)}, lambda outcome: ended.set_result(outcome.error or model.place))
     return await ended
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), StopIteration()], ids=lambda e: type(e).__name__)
 async def test_a_thread_survives_whatever_a_model_raises(error: BaseException) -> None:
-    threads = ThreadExecutor(1)
+    model = Where()
+    threads = ThreadExecutor(model.predict, 1)
 
     def fail() -> None:
         raise error
 
-    assert await ran(threads, fail) is error
-    assert await ran(threads, lambda: "fine") == ("fine", THREAD)
+    assert await ran(threads, model, fail) is error
+    assert await ran(threads, model) == THREAD
     threads.stop()
 
 
 async def test_as_many_run_at_once_as_there_are_threads() -> None:
-    threads, barrier = ThreadExecutor(3), threading.Barrier(3)
-    places = await asyncio.gather(*(ran(threads, lambda: barrier.wait(5)) for _ in range(3)))
-    assert sorted(number for number, _ in places) == [0, 1, 2]
+    barrier, ended = threading.Barrier(3), asyncio.Semaphore(0)
+    threads = ThreadExecutor(lambda inputs: (barrier.wait(5), inputs)[1], 3)
+    for _ in range(threads.slots):
+        threads.submit({}, lambda outcome: ended.release() if outcome.error is None else None)
+    async with asyncio.timeout(5):
+        for _ in range(threads.slots):
+            await ended.acquire()
     threads.stop()
 
 
 async def test_a_prediction_that_has_proved_quick_runs_on_the_loop() -> None:
-    threads = ThreadExecutor(1)
-    executor = QuickExecutor(threads)
-    assert await ran(executor) == (None, THREAD)
+    model = Where()
+    executor = quick(model)
+    assert await ran(executor, model) == THREAD
     for _ in range(200):
-        await ran(executor)
-    assert await ran(executor) == (None, LOOP)
-    threads.stop()
+        await ran(executor, model)
+    assert await ran(executor, model) == LOOP
+    executor.stop()
 
 
 async def test_a_slow_answer_sends_it_back_to_the_threads() -> None:
-    threads = ThreadExecutor(1)
-    executor = QuickExecutor(threads)
+    model = Where()
+    executor = quick(model)
     for _ in range(200):
-        await ran(executor)
-    await ran(executor, lambda: time.sleep(10 * QUICK_SECONDS))
-    assert await ran(executor) == (None, THREAD)
-    threads.stop()
+        await ran(executor, model)
+    await ran(executor, model, lambda: time.sleep(10 * QUICK_SECONDS))
+    assert await ran(executor, model) == THREAD
+    executor.stop()
 
 
 async def test_quick_on_small_inputs_says_nothing_about_large_ones() -> None:
-    threads = ThreadExecutor(1)
-    executor = QuickExecutor(threads)
+    model = Where()
+    executor = quick(model)
     for _ in range(200):
-        await ran(executor, size=100)
-    assert await ran(executor, size=100_000) == (None, THREAD)
-    threads.stop()
-
-
-async def test_a_model_that_may_wait_never_runs_on_the_loop() -> None:
-    threads = ThreadExecutor(1)
-    executor = QuickExecutor(threads)
-    for _ in range(200):
-        assert await ran(executor, size=None) == (None, THREAD)
-    threads.stop()
+        await ran(executor, model)
+    assert await ran(executor, model, size=25_000) == THREAD
+    executor.stop()
 
 
 async def test_what_a_quick_prediction_starts_goes_to_a_thread() -> None:
-    threads = ThreadExecutor(1)
-    executor = QuickExecutor(threads)
+    model = Where()
+    executor = quick(model)
     for _ in range(200):
-        await ran(executor)
-    loop_thread = threading.get_ident()
-    inner: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await ran(executor, model)
+    inner: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    inputs = {"x": np.zeros(25, np.float32)}
 
-    def start_another(*_: Any) -> None:
-        work = Work(lambda: threading.get_ident() == loop_thread, 100)
-        executor.submit(work, lambda on_loop, _error, _seconds: inner.set_result(on_loop))
+    def start_another(_outcome: Outcome) -> None:
+        executor.submit(inputs, lambda _outcome: inner.set_result(model.place))
 
-    executor.submit(Work(lambda: None, 100), start_another)
-    assert await inner is False
-    threads.stop()
+    executor.submit(inputs, start_another)
+    assert model.place == LOOP
+    assert await inner == THREAD
+    executor.stop()

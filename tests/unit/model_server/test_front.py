@@ -1,4 +1,4 @@
-"""The whole server in memory: paths, errors, request ids, refusals, draining."""
+"""The whole server on a loopback port: paths, errors, request ids, refusals, draining."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_v1_request_is_answered() -> None:
 )
 async def test_every_wrong_path_or_method_is_a_problem(method: str, path: str, status: int, code: Code) -> None:
     async with serving() as server:
-        raw = httpx.URL("http://server").copy_with(raw_path=path.encode())
+        raw = server.http.base_url.copy_with(raw_path=path.encode())
         response = await server.http.request(method, raw, headers=JSON, content=b"{}")
         assert_problem(response, status, code)
 
@@ -208,7 +208,7 @@ async def test_a_full_queue_refuses_at_once_with_when_to_come_back() -> None:
     async with serving(FakeModel(function=gate), max_queue=1) as server:
         running = await hold_slot(server, gate)
         queued = asyncio.create_task(server.infer(request()))
-        await until(lambda: server.admission.queue_depth == 1)
+        await until(lambda: server.dispatcher.queue_depth == 1)
         refused = await server.infer(request())
         assert_problem(refused, 429, Code.QUEUE_FULL)
         assert int(refused.headers["retry-after"]) >= 1

@@ -1,20 +1,16 @@
-"""What is read of a request: deadlines, media types, and bodies bounded in bytes and time."""
+"""What is read of a request's head: deadlines, media types, lengths, priorities."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from model_server.errors import Code, Problem
-from model_server.rest import wire
-from model_server.rest.wire import ClientLeftError, RequestHead
+from model_server.queues import Priority
+from model_server.rest.wire import RequestHead
 
 
 def head(**fields: str) -> RequestHead:
-    return RequestHead.of({"headers": [(name.replace("_", "-").encode(), v.encode()) for name, v in fields.items()]})
+    return RequestHead.of((name.replace("_", "-").encode(), value.encode()) for name, value in fields.items())
 
 
 @pytest.mark.parametrize(
@@ -83,67 +79,23 @@ def test_a_request_id_that_can_be_echoed_is_kept(given: str, echoed: bool) -> No
     assert found
 
 
-class Parts:
-    """An ASGI `receive` that hands out body parts, and then either waits or says that the client left."""
-
-    def __init__(self, parts: Sequence[bytes], *, complete: bool = True, leaves: bool = False) -> None:
-        self.parts, self.complete, self.leaves, self.read = list(parts), complete, leaves, 0
-
-    async def __call__(self) -> Any:
-        await asyncio.sleep(0)  # every part arrives by itself
-        if self.parts:
-            part = self.parts.pop(0)
-            self.read += len(part)
-            return {"type": "http.request", "body": part, "more_body": bool(self.parts) or not self.complete}
-        if self.leaves:
-            return {"type": "http.disconnect"}
-        return await asyncio.Event().wait()  # for ever
-
-
-async def read(receive: Any, limit: int = 10, seconds: float = 5, **fields: str) -> bytes:
-    deadline = asyncio.get_running_loop().time() + seconds
-    return await wire.read_body(receive, head(**fields), limit, deadline)
-
-
-@pytest.mark.parametrize("parts", [[b"0123456789"], [b"01234", b"56789"], [b""], [b"x"] * 10])
-async def test_a_body_may_come_in_any_number_of_parts(parts: list[bytes]) -> None:
-    assert await read(Parts(parts)) == b"".join(parts)
-
-
-async def test_a_declared_length_over_the_limit_is_refused_before_anything_is_read() -> None:
-    receive = Parts([b"x" * 11])
+@pytest.mark.parametrize(
+    ("declared", "code"), [("11", Code.TOO_LARGE), ("9" * 19, Code.BAD_REQUEST), ("x", Code.BAD_REQUEST)]
+)
+def test_a_declared_length_is_checked_before_anything_is_read(declared: str, code: Code) -> None:
     with pytest.raises(Problem) as refused:
-        await read(receive, content_length="11")
-    assert refused.value.code is Code.TOO_LARGE
-    assert receive.read == 0
+        head(content_length=declared).check_length(10)
+    assert refused.value.code is code
 
 
-async def test_an_undeclared_length_is_refused_at_the_limit() -> None:
-    receive = Parts([b"x" * 4] * 1000)
-    with pytest.raises(Problem) as refused:
-        await read(receive)
-    assert refused.value.code is Code.TOO_LARGE
-    assert receive.read <= 14
-
-
-async def test_a_body_that_stops_coming_ends_at_the_deadline() -> None:
-    with pytest.raises(Problem) as refused:
-        await read(Parts([b"x"], complete=False), seconds=0.02)
-    assert refused.value.code is Code.BODY_TIMEOUT
-
-
-async def test_a_client_that_leaves_within_its_body_is_noticed() -> None:
-    with pytest.raises(ClientLeftError):
-        await read(Parts([b"x"], complete=False, leaves=True))
-
-
-async def test_looking_whether_the_client_left_neither_waits_nor_takes_anything() -> None:
-    disconnected = asyncio.Event()
-
-    async def receive() -> Any:
-        await disconnected.wait()
-        return {"type": "http.disconnect"}
-
-    assert not wire.has_left(receive)
-    disconnected.set()
-    assert wire.has_left(receive)
+@pytest.mark.parametrize(
+    ("fields", "priority"),
+    [
+        pytest.param({}, Priority.NORMAL, id="none"),
+        pytest.param({"x_priority": "high"}, Priority.HIGH, id="high"),
+        pytest.param({"x_priority": " Low "}, Priority.LOW, id="in any spelling"),
+        pytest.param({"x_priority": "urgent!"}, Priority.NORMAL, id="an unknown one counts as none"),
+    ],
+)
+def test_the_priority_is_one_of_three(fields: dict[str, str], priority: Priority) -> None:
+    assert head(**fields).priority() is priority

@@ -1,0 +1,306 @@
+"""Who runs, who waits, who is refused: one bounded queue in front of the executor's slots.
+
+In-flight is a set of open request numbers, running and queued, so that no mix of errors, timeouts and departures can
+leave it wrong. A prediction that runs can't be stopped: its slot stays held, and its request open, until it ends, also
+when its client was answered 504 or has left. It knows no HTTP and no model; what to do is decided in `decide`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from model_server import batching
+from model_server.decide import admission, batch_plan, standing
+from model_server.decide.admission import Load, Refusal, Refused
+from model_server.decide.batch_plan import NO_BATCHING, Limits
+from model_server.decide.service_time import ServiceTime
+from model_server.errors import Code, Problem
+from model_server.executor import Executor, Outcome
+from model_server.models.tensors import Tensors
+from model_server.queues import Done, Item, Priority, Queues, Ticket
+from model_server.telemetry import Telemetry
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    items: Sequence[Item]
+    rows: int
+    started: float
+
+
+class Dispatcher:
+    """The queue of one server; used from one event loop only, on whose clock deadlines are."""
+
+    def __init__(self, executor: Executor, max_queue: int, telemetry: Telemetry, limits: Limits = NO_BATCHING) -> None:
+        """`max_queue`: requests that may wait. `limits` other than NO_BATCHING need a model that works row by row."""
+        self._loop = asyncio.get_running_loop()
+        self._executor = executor
+        self._max_queue = max_queue
+        self._telemetry = telemetry
+        self._limits = limits
+        self._numbers = itertools.count()
+        self._open: set[int] = set()
+        self._running: set[_Batch] = set()
+        self._waiting = Queues()
+        self._retries: deque[list[Item]] = deque()
+        """Parts of batches that failed, to be run before anything else."""
+        self._gathering: asyncio.TimerHandle | None = None
+        self._standing = standing.CALM
+        self._promised = 0.0
+        self._service = ServiceTime()
+        telemetry.watch(lambda: self.in_flight, lambda: self.queue_depth)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests running or queued."""
+        return len(self._open)
+
+    @property
+    def queue_depth(self) -> int:
+        """Predictions queued."""
+        return len(self._waiting)
+
+    @property
+    def _free(self) -> bool:
+        return len(self._running) < self._executor.slots
+
+    def check(self, deadline: float, priority: Priority = Priority.NORMAL, rows: int = 1) -> None:
+        """Raise the Problem that `enter` would raise now: cheap, before a body is read.
+
+        A free slot is never refused for its measured service time: only by running can that be found to have changed.
+        """
+        now = self._loop.time()
+        if now >= deadline:
+            self._telemetry.shed.labels("deadline").inc()
+            raise Problem(Code.DEADLINE, "the deadline passed before the request could be queued")
+        if self._free and not self._waiting:
+            return
+        load = self._load(priority, now)
+        refused = admission.decide(load, rows, deadline - now, self._service)
+        if refused is None or (refused.why is Refusal.QUEUE_FULL and self._waiting.youngest_below(priority)):
+            return
+        raise self._refusal(refused, load, now)
+
+    def enter(self, inputs: Tensors, deadline: float, priority: Priority, done: Done) -> Ticket:
+        """Admit a request: it starts at once or waits its turn. Raises Problem when it can do neither.
+
+        `deadline` is on the loop's clock. `done` gets Problem(queue_full, deadline) or whatever the model raised.
+        """
+        rows = batching.rows_of(inputs) if self._limits.max_rows > 1 else 0
+        self.check(deadline, priority, max(1, rows))
+        ticket = Ticket(next(self._numbers), self._loop.time(), deadline, priority, done)
+        self._open.add(ticket.number)
+        if self._free and not self._waiting and not self._limits.max_delay and rows <= self._limits.max_rows:
+            self._start(ticket, inputs, rows)
+        else:
+            self._make_room(priority)
+            self._queue(ticket, inputs, rows)
+            self._fill()
+        if ticket.open_items:  # a quick model has answered by now
+            ticket.timer = self._loop.call_at(deadline, self._expire, ticket)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Nobody waits for `ticket` any more. What is queued of it is never computed; what runs ends by itself."""
+        ticket.done = None
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        if ticket.open_items and self._waiting:
+            for item in self._waiting.of(ticket):
+                self._waiting.remove(item)
+                self._close(item)
+
+    def _start(self, ticket: Ticket, inputs: Tensors, rows: int) -> None:
+        """The short way for what can run at once, alone: nothing is queued, nothing to decide."""
+        self._telemetry.queue_wait.observe(0.0)
+        self._standing = standing.CALM
+        signature = batching.signature_of(inputs) if rows else None
+        self._run((Item(ticket, inputs, max(1, rows), signature, 0),))
+
+    def _queue(self, ticket: Ticket, inputs: Tensors, rows: int) -> None:
+        signature = batching.signature_of(inputs) if rows else None
+        pieces = batching.split(inputs, self._limits.max_rows) if rows > self._limits.max_rows else [inputs]
+        ticket.open_items = len(pieces)
+        ticket.parts = [None] * len(pieces)
+        for part, piece in enumerate(pieces):
+            self._waiting.add(Item(ticket, piece, max(1, batching.rows_of(piece)) if rows else 1, signature, part))
+
+    def _make_room(self, priority: Priority) -> None:
+        if self._free or len(self._waiting) < self._max_queue:
+            return
+        if victim := self._waiting.youngest_below(priority):
+            self._telemetry.shed.labels("displaced").inc()
+            self._refuse(victim.ticket, "a request of a higher priority took its place in the queue")
+
+    def _fill(self) -> None:
+        """Give every free slot what it should run next."""
+        while self._free and (self._retries or self._waiting):
+            if self._retries:
+                if items := [item for item in self._retries.popleft() if self._wanted(item)]:
+                    self._run(items)
+                continue
+            now = self._loop.time()
+            plan = batch_plan.plan(self._waiting.in_turn(), now, self._limits, self._service, not self._running)
+            for item in plan.expired:
+                self._expire(item.ticket)
+            for item in plan.hopeless:
+                self._telemetry.shed.labels(Refusal.TOO_LATE.value).inc()
+                self._refuse(item.ticket, _too_late(self._service.at_most(item.rows)))
+            if plan.look_again is not None:
+                self._look_again(plan.look_again)
+                return
+            if plan.run:
+                self._taken(plan.run, now)
+                self._run(plan.run)
+
+    def _taken(self, items: Sequence[Item], now: float) -> None:
+        """`items` leave the queue."""
+        self._waiting.started()
+        for item in items:
+            self._waiting.remove(item)
+            waited = now - item.arrived
+            self._telemetry.queue_wait.observe(waited)
+            self._standing = self._standing.after(waited, now, self._service.expect(item.rows))
+
+    def _look_again(self, at: float) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+        self._gathering = self._loop.call_at(at, self._fill)
+
+    def _run(self, items: Sequence[Item]) -> None:
+        if len(items) == 1:
+            rows, inputs = items[0].rows, items[0].inputs
+        else:
+            rows, inputs = sum([item.rows for item in items]), batching.joined([item.inputs for item in items])
+        batch = _Batch(items, rows, self._loop.time())
+        self._running.add(batch)
+        self._executor.submit(inputs, lambda outcome: self._ended(batch, outcome))
+
+    def _ended(self, batch: _Batch, outcome: Outcome) -> None:
+        self._running.discard(batch)
+        self._service.observe(batch.rows, outcome.seconds)
+        self._telemetry.ran(batch.rows, outcome.seconds)
+        try:
+            if outcome.outputs is None:
+                self._failed(batch.items, _raisable(outcome.error))
+            elif len(batch.items) == 1:
+                self._answered(batch.items[0], outcome.outputs)
+            else:
+                self._shared_out(batch.items, outcome.outputs)
+        finally:
+            self._fill()
+
+    def _shared_out(self, items: Sequence[Item], outputs: Tensors) -> None:
+        try:
+            parts = batching.apart(outputs, [item.rows for item in items])
+        except batching.NotRowwiseError:
+            _log.error("the model's outputs don't have a row for each row of its inputs: no batches from now on")
+            self._limits = NO_BATCHING
+            self._retries.extend([item] for item in items)
+            return
+        for item, part in zip(items, parts, strict=True):
+            self._answered(item, part)
+
+    def _failed(self, items: Sequence[Item], error: Exception) -> None:
+        """One poisoned row fails a whole batch: halve it until that row is alone, log2 n times at most."""
+        if len(items) == 1:
+            self._close(items[0])
+            self._end(items[0].ticket, error)
+            return
+        middle = len(items) // 2
+        self._retries.extendleft((list(items[middle:]), list(items[:middle])))
+
+    def _wanted(self, item: Item) -> bool:
+        """Whether a part of a failed batch is still to be run again."""
+        if item.ticket.done is not None and item.deadline > self._loop.time():
+            return True
+        self._close(item)
+        self._expire(item.ticket)
+        return False
+
+    def _answered(self, item: Item, outputs: Tensors) -> None:
+        ticket = item.ticket
+        ticket.parts[item.part] = outputs
+        self._close(item)
+        if ticket.open_items or ticket.done is None:
+            return
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        done, ticket.done = ticket.done, None
+        parts = [part for part in ticket.parts if part is not None]
+        done(batching.joined(parts), None)
+
+    def _close(self, item: Item) -> None:
+        """`item` neither runs nor waits any more."""
+        ticket = item.ticket
+        ticket.open_items -= 1
+        if not ticket.open_items:
+            self._open.discard(ticket.number)
+
+    def _end(self, ticket: Ticket, error: BaseException) -> None:
+        """Answer with an error, if anybody still waits."""
+        done = ticket.done
+        self.leave(ticket)
+        if done is not None:
+            done(None, error)
+
+    def _expire(self, ticket: Ticket) -> None:
+        doing = "while the model was computing"
+        if self._waiting.of(ticket):
+            doing = "while the request was queued"
+            self._telemetry.shed.labels("deadline").inc()
+        self._end(ticket, Problem(Code.DEADLINE, f"the deadline passed {doing}"))
+
+    def _load(self, priority: Priority, now: float) -> Load:
+        at_most = self._service.at_most
+        remaining = [max(0.0, at_most(batch.rows) - (now - batch.started)) for batch in self._running]
+        ahead, rows_ahead = self._waiting.ahead_of(priority)
+        return Load(
+            remaining=remaining + [0.0] * (self._executor.slots - len(remaining)),
+            waiting=len(self._waiting),
+            max_queue=self._max_queue,
+            ahead=ahead,
+            rows_ahead=rows_ahead,
+            max_rows=self._limits.max_rows,
+            longest_wait=self._standing.longest_wait(now, self._service.expect(1)),
+        )
+
+    def _refusal(self, refused: Refused, load: Load, now: float) -> Problem:
+        self._telemetry.shed.labels(refused.why.value).inc()
+        if refused.why is Refusal.QUEUE_FULL:
+            text = f"{len(self._running)} predictions run and {load.waiting} requests wait: no more are taken"
+        elif refused.why is Refusal.STANDING:
+            text = f"the queue has been long for a while: an answer takes about {1000 * refused.seconds:.0f} ms now"
+        else:
+            text = _too_late(refused.seconds)
+        return self._come_back(text, load, now)
+
+    def _refuse(self, ticket: Ticket, text: str) -> None:
+        """Refuse what was queued."""
+        now = self._loop.time()
+        self._end(ticket, self._come_back(text, self._load(ticket.priority, now), now))
+
+    def _come_back(self, text: str, load: Load, now: float) -> Problem:
+        seconds, self._promised = admission.retry_after(load, self._promised, now, self._service)
+        return Problem(Code.QUEUE_FULL, text, retry_after_ms=max(1, round(1000 * seconds)))
+
+
+def _too_late(seconds: float) -> str:
+    return f"an answer takes about {1000 * seconds:.0f} ms now, which is more than the request's deadline allows"
+
+
+def _raisable(error: BaseException | None) -> Exception:
+    """SystemExit and friends must not reach the event loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"the model raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,111 @@
+"""Requests by priority, and the order in which they are served."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Hashable, Iterator
+from enum import IntEnum
+from typing import Final
+
+from model_server.models.tensors import Tensors
+
+Done = Callable[[Tensors | None, BaseException | None], None]
+"""(outputs, error), one of them: called on the event loop once, unless the request was left before."""
+
+_TURNS: Final = 5
+"""Of so many starts one belongs to the lowest priority that waits, so that nobody starves."""
+
+
+class Priority(IntEnum):
+    """Higher is served first, and takes the place of lower ones in a full queue."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+class Ticket:
+    """One admitted request."""
+
+    __slots__ = ("arrived", "deadline", "done", "number", "open_items", "parts", "priority", "timer")
+
+    def __init__(self, number: int, arrived: float, deadline: float, priority: Priority, done: Done) -> None:
+        self.number = number
+        self.arrived = arrived
+        self.deadline = deadline
+        self.priority = priority
+        self.done: Done | None = done
+        """None once it was called, or nobody waits any more."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.open_items = 1
+        """Predictions of this request that run or wait."""
+        self.parts: list[Tensors | None] = [None]
+        """Outputs of an oversize request's pieces, in order."""
+
+
+class Item:
+    """One prediction to make: a request, or a piece of one that is larger than a batch may be."""
+
+    __slots__ = ("arrived", "deadline", "inputs", "part", "rows", "signature", "ticket")
+
+    def __init__(self, ticket: Ticket, inputs: Tensors, rows: int, signature: Hashable | None, part: int) -> None:
+        self.ticket = ticket
+        self.inputs = inputs
+        self.rows = rows
+        self.signature = signature
+        """Items of the same signature can be one batch; None: it runs alone."""
+        self.part = part
+        """Which piece of its request."""
+        self.arrived = ticket.arrived
+        self.deadline = ticket.deadline
+
+
+class Queues:
+    """One queue for each priority, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Priority, dict[Item, None]] = {priority: {} for priority in reversed(Priority)}
+        self._length = 0
+        self._starts = 0
+
+    def __len__(self) -> int:
+        """Items of every priority."""
+        return self._length
+
+    def add(self, item: Item) -> None:
+        """`item` waits behind those of its priority."""
+        self._queues[item.ticket.priority][item] = None
+        self._length += 1
+
+    def remove(self, item: Item) -> None:
+        """`item`, which is here, waits no more."""
+        del self._queues[item.ticket.priority][item]
+        self._length -= 1
+
+    def of(self, ticket: Ticket) -> list[Item]:
+        """What of a request waits."""
+        return [item for item in self._queues[ticket.priority] if item.ticket is ticket]
+
+    def in_turn(self) -> Iterator[Item]:
+        """Everybody in the order in which they are to be served: by priority, now and then the other way round."""
+        queues = [queue for queue in self._queues.values() if queue]
+        if len(queues) > 1 and self._starts % _TURNS == _TURNS - 1:
+            queues.reverse()
+        return itertools.chain.from_iterable(queues)
+
+    def started(self) -> None:
+        """A turn was taken."""
+        self._starts += 1
+
+    def youngest_below(self, priority: Priority) -> Item | None:
+        """Who gives way in a full queue: the last of the lowest priority under `priority`."""
+        for lower in Priority:
+            if lower < priority and self._queues[lower]:
+                return next(reversed(self._queues[lower]))
+        return None
+
+    def ahead_of(self, priority: Priority) -> tuple[int, int]:
+        """(items, rows) that would be served before a request of `priority` that came now."""
+        queues = [queue for of, queue in self._queues.items() if of >= priority]
+        return sum(map(len, queues)), sum([item.rows for queue in queues for item in queue])
