@@ -1,86 +1,89 @@
-"""Fetched bytes on disk: counted, hashed and bounded while they come in, in sight only when they are all there."""
+"""Models on disk: in sight only when they are complete, regular files only, and their digests."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import stat
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from model_server.errors import LoadFailure, Reason
 
-_MAX_FILES: Final = 10_000
-
-
-@dataclass
-class Budget:
-    """What a fetch may still use, all its files and attempts together."""
-
-    max_bytes: int
-    seconds: float
-    started: float = field(default_factory=time.monotonic)
-
-    def spend(self, count: int, so_far: int) -> None:
-        """LoadFailure(FetchFailed) when `count` more bytes after `so_far` are too many, or too late."""
-        if so_far + count > self.max_bytes:
-            raise LoadFailure(Reason.FETCH_FAILED, f"the model is larger than {self.max_bytes} bytes")
-        if self.left() <= 0:
-            raise LoadFailure(Reason.FETCH_FAILED, f"the model did not arrive within {self.seconds:.0f} s")
-
-    def left(self) -> float:
-        """Seconds that remain."""
-        return self.started + self.seconds - time.monotonic()
+MAX_FILES: Final = 10_000
+_PART: Final = ".incoming"
 
 
 class Incoming:
-    """A directory that is filled under a temporary name and renamed when it is complete."""
+    """A directory that is filled under a temporary name and renamed when it is complete; left otherwise, it is gone.
 
-    def __init__(self, model_dir: Path, budget: Budget) -> None:
-        self._budget = budget
-        self._part = model_dir / ".incoming"
-        self._final = model_dir / "fetched"
-        self._hashes: dict[str, str] = {}
-        self._bytes = 0
+    Each attempt has one of its own, so that no late thread of an earlier attempt can write into a later one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """It becomes `directory`/fetched; what earlier processes left there is removed."""
+        self._final = directory / "fetched"
         try:
-            for left_over in (self._part, self._final):
-                shutil.rmtree(left_over, ignore_errors=True)
-            self._part.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
+            for left_over in (*directory.glob(f"{_PART}*"), self._final):
+                remove(left_over)
+            self._part = Path(tempfile.mkdtemp(prefix=_PART, dir=directory))
         except OSError as error:
-            raise LoadFailure(Reason.FETCH_FAILED, f"can't write to the model directory: {error.strerror}") from error
+            raise DiskFailure(f"can't write to the model directory: {error.strerror}") from error
 
-    def add(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write and hash one file; `name` is relative. LoadFailure(FetchFailed): too large, too late, disk full.
+    def __enter__(self) -> Incoming:
+        return self
 
-        `chunks` must turn its own network errors into something that is no OSError.
-        """
+    def __exit__(self, *_: object) -> None:
+        remove(self._part)
+
+    def place(self, name: str) -> Path:
+        """Where the file with the relative `name` is to be written. LoadFailure(FetchFailed) for an unsafe name."""
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts or not relative.parts or not name.isprintable():
             raise LoadFailure(Reason.FETCH_FAILED, f"a file named {name[:200]!r} can't be stored safely")
         target = self._part / relative
-        hashed, written = hashlib.sha256(), 0
-        try:
+        with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                for chunk in chunks:
-                    self._budget.spend(len(chunk), self._bytes + written)
-                    file.write(chunk)
-                    hashed.update(chunk)
-                    written += len(chunk)
-        except OSError as error:
-            raise LoadFailure(Reason.FETCH_FAILED, f"writing {name[:200]!r} failed: {error.strerror}") from error
-        self._bytes += written
-        self._hashes[relative.as_posix()] = hashed.hexdigest()
+        return target
 
-    def commit(self) -> tuple[Path, str]:
-        """The finished directory, or the only file in it, and its digest."""
-        self._part.rename(self._final)
-        path = single(self._final)
-        return path, combined(self._hashes) if path.is_dir() else next(iter(self._hashes.values()))
+    def commit(self) -> Path:
+        """The finished directory, or the only file in it."""
+        with writing(self._final):
+            self._part.chmod(0o755)
+            self._part.rename(self._final)
+        return single(self._final)
+
+
+class DiskFailure(LoadFailure):
+    """What arrives can't be written here."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.FETCH_FAILED, message)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """OSError as DiskFailure. For code whose network errors have another type."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskFailure(f"writing {path.name[:200]!r} failed: {error.strerror}") from error
+
+
+def remove(directory: Path) -> None:
+    """Whatever is there, write-protected or not; what can't be removed stays."""
+    if directory.is_symlink():
+        directory.unlink(missing_ok=True)
+        return
+    for root, _, _ in os.walk(directory):
+        with contextlib.suppress(OSError):
+            os.chmod(root, 0o700)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def single(directory: Path) -> Path:
@@ -103,8 +106,8 @@ def regular_files(directory: Path) -> list[Path]:
                 raise LoadFailure(Reason.UNSAFE_FORMAT, f"{name[:200]!r} is a link or a device, not a file")
             if stat.S_ISREG(mode):
                 files.append(path)
-        if len(files) > _MAX_FILES:
-            raise LoadFailure(Reason.UNSUPPORTED_FORMAT, f"the model has more than {_MAX_FILES} files")
+        if len(files) > MAX_FILES:
+            raise LoadFailure(Reason.UNSUPPORTED_FORMAT, f"the model has more than {MAX_FILES} files")
     return sorted(files, key=lambda path: path.relative_to(directory).as_posix().encode())
 
 
@@ -116,7 +119,9 @@ def digest(path: Path) -> str:
 
 
 def combined(hashes: Mapping[str, str]) -> str:
-    """One digest for several files {path: sha256}: the sha256 of what `sha256sum` prints for them, sorted by path."""
+    """The digest for files {path: sha256}: an only file's own, else of what `sha256sum` prints, sorted by path."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
     lines = (f"{hashes[name]}  {name}\n" for name in sorted(hashes, key=str.encode))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

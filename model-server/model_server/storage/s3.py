@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from model_server.errors import LoadFailure, Reason, first_line
 from model_server.settings import StorageSettings
 from model_server.storage import addresses
 from model_server.storage.attempts import TransientError
+from model_server.storage.remote import ChangedError
 from model_server.storage.uri import ModelUri
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ _CHUNK: Final = 1024 * 1024
 _STATUS: Final = re.compile(r"status code: (4\d\d)")
 _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
 _PASSING: Final = frozenset((408, 425, 429))
+_CHANGED: Final = frozenset(("412", "416"))
 _KEYS: Final = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
     "AWS_SECRET_ACCESS_KEY": "secret_access_key",
@@ -39,48 +42,53 @@ class Bucket:
         self._vet_endpoint(local_files)
         self._store = self._opened(uri.host)
 
-    def names(self, path: str) -> dict[str, str]:
-        """What to fetch for `path`: object key → relative file name. LoadFailure when nothing is there."""
+    def files(self, path: str) -> dict[str, Object]:
+        """What to fetch for `path`: relative file name → object. LoadFailure when nothing is there."""
         if not path.endswith("/"):
             try:
-                self._store.head(path)
+                found = self._store.head(path)
             except FileNotFoundError:
                 pass  # not an object: perhaps the objects below it
             except Exception as error:
                 raise self._failure(error, path) from error
             else:
-                return {path: path.rsplit("/", 1)[-1]}
+                return {path.rsplit("/", 1)[-1]: Object(self, path, int(found["size"]), found["e_tag"])}
         prefix = path.rstrip("/")
         try:
-            keys = [str(item["path"]) for page in self._store.list(prefix) for item in page]
+            listed = [item for page in self._store.list(prefix) for item in page]
         except Exception as error:
             raise self._failure(error, path) from error
-        found = {key: key.removeprefix(prefix).strip("/") for key in keys}
-        found = {key: name for key, name in found.items() if name}
-        if not found:
+        objects = {}
+        for item in listed:
+            if name := str(item["path"]).removeprefix(prefix).strip("/"):
+                objects[name] = Object(self, str(item["path"]), int(item["size"]), item["e_tag"])
+        if not objects:
             raise LoadFailure(Reason.FETCH_FAILED, f"{self._where} has no object {path!r} and none below it")
-        return found
+        return objects
 
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """The bytes of one object, complete or TransientError."""
+    def read(self, wanted: Object, start: int, stop: int) -> Generator[memoryview, None, None]:
+        """Bytes of an object. See Remote."""
+        options: dict[str, Any] = {"if_match": wanted.etag} if wanted.etag else {}
+        if (start, stop) != (0, wanted.size):
+            options["range"] = (start, stop)
         try:
-            result = self._store.get(key)
-            size, received = int(result.meta["size"]), 0
+            result = self._store.get(wanted.key, options=options)  # type: ignore[arg-type]
+            if int(result.meta["size"]) != wanted.size:
+                raise ChangedError(f"{self._where} has another {wanted.key!r} now than when fetching it began")
             for chunk in result.stream(min_chunk_size=_CHUNK):
-                received += len(chunk)
-                yield memoryview(chunk)  # type: ignore[misc]
+                yield memoryview(chunk)
         except Exception as error:
-            raise self._failure(error, key) from error
-        if received != size:
-            raise TransientError(f"{self._where} sent {received} of {size} bytes of {key!r}")
+            raise self._failure(error, wanted.key) from error
 
     def _failure(self, error: Exception, path: str) -> Exception:
         """obstore's error as ours: what is absent or forbidden stays so, the rest may pass."""
-        if isinstance(error, LoadFailure | GeneratorExit):
+        if isinstance(error, TransientError):
             return error
         if isinstance(error, FileNotFoundError):
             return LoadFailure(Reason.FETCH_FAILED, f"{self._where} has no object {path!r}")
         status = _STATUS.search(str(error))
+        if type(error).__name__ == "PreconditionError" or (status and status[1] in _CHANGED):
+            return ChangedError(f"{self._where} has another {path!r} now than when fetching it began")
         if status and int(status[1]) not in _PASSING:
             code = _CODE.search(str(error))
             return LoadFailure(
@@ -134,6 +142,24 @@ class Bucket:
             # Trying again is done in `attempts`, for all sources alike.
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=30)},
         )
+
+
+@dataclass(frozen=True)
+class Object:
+    """See Remote. One object, in the version that it had when the bucket was asked for it."""
+
+    bucket: Bucket
+    key: str
+    size: int
+    etag: str | None
+    ranges: bool = True
+
+    def read(self, start: int, stop: int | None) -> Generator[memoryview, None, None]:
+        """See Remote."""
+        return self.bucket.read(self, start, self.size if stop is None else stop)
+
+    def close(self) -> None:
+        """Nothing: obstore's reads can't be ended from outside, only waited for (30 s at most)."""
 
 
 def _keys(directory: Path) -> dict[str, str]:

@@ -146,7 +146,7 @@ def test_redirects_are_followed_without_taking_anything_along(tmp_path: Path) ->
         assert fetched(tmp_path, first.url).digest == SHA
         path, headers = target.requests[0]
     assert path.endswith("?token=1")
-    assert set(headers) == {"host", "user-agent", "accept-encoding"}
+    assert set(headers) == {"host", "user-agent", "accept-encoding", "range"}
 
 
 def test_more_than_three_redirects_are_not_followed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from model_server.settings import ModelSettings, StorageSettings
 from model_server.storage import addresses, uri
 from model_server.storage.attempts import PAUSES, TransientError, persist
 from model_server.storage.fetching import fetch
-from model_server.storage.files import Budget, Incoming, digest
+from model_server.storage.files import Incoming, combined, digest
 
 SHA = "ab" * 32
 
@@ -134,84 +134,48 @@ def test_one_forbidden_address_among_good_ones_is_enough(monkeypatch: pytest.Mon
         addresses.resolve("rebinding.example", 80)
 
 
-def incoming(tmp_path: Path, max_bytes: int = 1000, seconds: float = 60) -> Incoming:
-    return Incoming(tmp_path, Budget(max_bytes, seconds))
-
-
-def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
-    writing = incoming(tmp_path)
-    writing.add("digits.onnx", [b"abc", b"def"])
-    assert not (tmp_path / "fetched").exists()
-    path, found = writing.commit()
-    assert path == tmp_path / "fetched" / "digits.onnx"
-    assert path.read_bytes() == b"abcdef"
-    assert found == hashlib.sha256(b"abcdef").hexdigest()
+def test_a_model_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with Incoming(tmp_path) as incoming:
+        incoming.place("digits.onnx").write_bytes(b"abc")
+        assert not (tmp_path / "fetched").exists()
+        assert incoming.commit() == tmp_path / "fetched" / "digits.onnx"
+    assert (tmp_path / "fetched" / "digits.onnx").read_bytes() == b"abc"
 
 
 def test_an_attempt_that_broke_off_leaves_nothing_behind(tmp_path: Path) -> None:
-    def broken() -> Any:
-        yield b"half of"
-        raise TransientError
-
-    writing = incoming(tmp_path)
-    with pytest.raises(TransientError):
-        writing.add("digits.onnx", broken())
-    writing.add("digits.onnx", [b"all"])
-    path, found = writing.commit()
-    assert path.read_bytes() == b"all"
-    assert found == hashlib.sha256(b"all").hexdigest()
+    with Incoming(tmp_path) as incoming:
+        incoming.place("digits.onnx").write_bytes(b"half of")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_an_earlier_container_left_is_removed(tmp_path: Path) -> None:
     write(tmp_path, "fetched/old.onnx", b"old")
-    write(tmp_path, ".incoming/half", b"half")
-    writing = incoming(tmp_path)
-    writing.add("new.onnx", [b"new"])
-    path, _ = writing.commit()
+    write(tmp_path, ".incoming-x/half", b"half")
+    with Incoming(tmp_path) as incoming:
+        incoming.place("new.onnx").write_bytes(b"new")
+        path = incoming.commit()
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [path.name] == ["new.onnx"]
 
 
 def test_the_digest_of_several_files_is_what_sha256sum_makes_of_them(tmp_path: Path) -> None:
-    writing = incoming(tmp_path)
-    for name in ("pkg/b.py", "a.py", "B.py"):
-        writing.add(name, [name.encode()])
-    path, found = writing.commit()
+    names = ("pkg/b.py", "a.py", "B.py")
+    for name in names:
+        write(tmp_path, name, name.encode())
     command = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
-    by_hand = subprocess.run(command, shell=True, cwd=path, capture_output=True, text=True, check=True)  # noqa: S602
-    assert found == digest(path) == by_hand.stdout.split()[0]
+    by_hand = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S602
+    while_fetching = combined({name: hashlib.sha256(name.encode()).hexdigest() for name in names})
+    assert while_fetching == digest(tmp_path) == by_hand.stdout.split()[0]
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a\nb"])
 def test_no_name_leads_out_of_the_directory(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LoadFailure, match="can't be stored safely"):
-        incoming(tmp_path).add(name, [b"x"])
-
-
-@pytest.mark.parametrize(
-    ("max_bytes", "seconds", "says"), [(5, 60, "larger than 5 bytes"), (1000, -1, "did not arrive within")]
-)
-def test_a_model_has_bounds_in_size_and_time(tmp_path: Path, max_bytes: int, seconds: float, says: str) -> None:
-    with pytest.raises(LoadFailure, match=says):
-        incoming(tmp_path, max_bytes, seconds).add("m", [b"abc", b"def"])
-
-
-def test_the_bound_counts_all_files_together(tmp_path: Path) -> None:
-    writing = incoming(tmp_path, max_bytes=5)
-    writing.add("a", [b"abc"])
-    with pytest.raises(LoadFailure, match="larger than 5 bytes"):
-        writing.add("b", [b"def"])
-
-
-def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    writing = incoming(tmp_path)
-    (tmp_path / ".incoming" / "full").symlink_to("/dev/full")
-    with pytest.raises(LoadFailure, match="No space left on device"):
-        writing.add("full", [b"x" * 100])
+    with pytest.raises(LoadFailure, match="can't be stored safely"), Incoming(tmp_path) as incoming:
+        incoming.place(name)
 
 
 def test_a_directory_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(LoadFailure, match="can't write to the model directory"):
-        incoming(write(tmp_path, "file", b""))
+        Incoming(write(tmp_path, "file", b""))
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_told_at_once() -> None:
