@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -98,7 +99,7 @@ def _code(content: bytes) -> str:
 def _broken(error: Exception) -> str:
     """What became of a request without an answer, in words that are the same for every such request."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"can't connect: {error.strerror or type(error.os_error).__name__}"
+        return f"can't connect: {os.strerror(error.errno) if error.errno else type(error.os_error).__name__}"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
         return "connection closed before the answer"
     return type(error).__name__

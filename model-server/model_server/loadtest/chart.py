@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -55,10 +56,10 @@ def draw(results: Sequence[Result], file: Path) -> None:
 
 
 def _top(results: Sequence[Result]) -> float:
-    """The highest time to show, in milliseconds; the timeouts are in view unless they are far away."""
-    slowest = max((stage.response_ms.p99 or 0.0 for result in results for stage in result.stages), default=0.0)
+    """The highest time to show, in milliseconds: the timeout, unless it is far away and everybody was answered."""
+    slowest = [stage.response_ms.p99 or math.inf for result in results for stage in result.stages]
     timeout = max(1000 * result.timeout_seconds for result in results)
-    return 1.12 * (timeout if slowest > timeout / 4 or not slowest else slowest)
+    return 1.12 * (timeout if max(slowest) > timeout / 4 else max(slowest))
 
 
 def _times(panel: Axes, result: Result, top: float) -> None:
