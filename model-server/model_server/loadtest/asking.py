@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 
 from model_server.loadtest.closed_loop import Ask
-from model_server.loadtest.record import End, Reply
+from model_server.loadtest.record import CLIENT, End, Reply
 from model_server.loadtest.target import Target
 
 REFUSALS: Final = (429, 503)
@@ -48,7 +48,7 @@ def asker(http: aiohttp.ClientSession, target: Target, timeout_seconds: float) -
             ):
                 content = await response.read()
         except TimeoutError:
-            return Reply(End.TIMEOUT, "client")
+            return Reply(End.TIMEOUT, CLIENT)
         except (aiohttp.ClientError, OSError) as error:
             return Reply(End.ERROR, _broken(error))
         return judge(response.status, response.headers, content, target.member)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from model_server.loadtest.plan import Plan
-from model_server.loadtest.record import End, Record, Reply, Stage
+from model_server.loadtest.record import CLIENT, End, Record, Reply, Stage
 
 _ERROR_PAUSE_SECONDS: Final = 0.1
 """After an error, and after a refusal that doesn't say when to come back: a client that spins helps nobody."""
@@ -75,15 +75,15 @@ async def _client(number: int, ask: Ask, plan: Plan, record: Record) -> None:
 
 
 def _pause(reply: Reply, retry_seconds: float | None) -> float:
-    """Seconds before the next request: none after an answer or a timeout, which was pause enough."""
+    """Seconds before the next request: none after an answer, and none after a timeout that was waited for."""
     match reply.end:
         case End.REFUSAL:
             asked = _ERROR_PAUSE_SECONDS if reply.retry_after is None else reply.retry_after
             return asked if retry_seconds is None else retry_seconds
-        case End.ERROR:
-            return _ERROR_PAUSE_SECONDS
-        case _:
+        case End.ANSWER:
             return 0.0
+        case _:
+            return 0.0 if reply.why == CLIENT else _ERROR_PAUSE_SECONDS
 
 
 async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
@@ -96,9 +96,9 @@ async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
         if working.done():
             working.result()
     finally:
-        stopping.cancel()
-        working.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, working, *tasks, return_exceptions=True)
 
 
 async def _tick(lags: array[float]) -> None:

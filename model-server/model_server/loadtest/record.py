@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
+
+
+CLIENT: Final = "client"
+"""Who gave up, when it was the client itself."""
 
 
 class End(StrEnum):
@@ -71,7 +75,7 @@ class Stage:
     refusals: int
     refusal_ms: Quantiles
     timeouts: Mapping[str, int]
-    """By who gave up: "client", or the status of a server or router that did."""
+    """By who gave up: CLIENT, or the status of a server or router that did."""
     timeout_ratio: float
     refusal_ratio: float
     errors: Mapping[str, int]

@@ -59,6 +59,7 @@ async def test_each_client_asks_again_at_once_after_an_answer() -> None:
         pytest.param(refusal(2.5), 0.5, 20, id="as-long-as-it-was-told"),
         pytest.param(refusal(None), None, 100, id="a-tenth-when-nobody-says"),
         pytest.param(ERROR, None, 100, id="a-tenth-after-an-error"),
+        pytest.param(Reply(End.TIMEOUT, "504"), None, 100, id="a-tenth-after-a-router-gave-up"),
     ],
 )
 async def test_a_client_waits_before_it_comes_back(reply: Reply, retry: float | None, requests: int) -> None:
