@@ -11,7 +11,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-
 CLIENT: Final = "client"
 """Who gave up, when it was the client itself."""
 
