@@ -43,6 +43,7 @@ class Dispatcher:
         """`max_queue`: requests that may wait. `limits` other than NO_BATCHING need a model that works row by row."""
         self._loop = asyncio.get_running_loop()
         self._executor = executor
+        self._slots = executor.slots
         self._max_queue = max_queue
         self._telemetry = telemetry
         self._limits = limits
@@ -66,11 +67,16 @@ class Dispatcher:
     @property
     def queue_depth(self) -> int:
         """Predictions queued."""
-        return len(self._waiting)
+        return self._waiting.length
 
     @property
     def _free(self) -> bool:
-        return len(self._running) < self._executor.slots
+        return len(self._running) < self._slots
+
+    @property
+    def _idle(self) -> bool:
+        """A slot is free and nobody waits for it."""
+        return len(self._running) < self._slots and not self._waiting.length
 
     def check(self, deadline: float, priority: Priority = Priority.NORMAL, rows: int = 1) -> None:
         """Raise the Problem that `enter` would raise now: cheap, before a body is read.
@@ -81,7 +87,7 @@ class Dispatcher:
         if now >= deadline:
             self._telemetry.shed.labels("deadline").inc()
             raise Problem(Code.DEADLINE, "the deadline passed before the request could be queued")
-        if self._free and not self._waiting:
+        if self._idle:
             return
         load = self._load(priority, now)
         refused = admission.decide(load, rows, deadline - now, self._service)
@@ -94,11 +100,14 @@ class Dispatcher:
 
         `deadline` is on the loop's clock. `done` gets Problem(queue_full, deadline) or whatever the model raised.
         """
-        rows = batching.rows_of(inputs) if self._limits.max_rows > 1 else 0
-        self.check(deadline, priority, max(1, rows))
-        ticket = Ticket(next(self._numbers), self._loop.time(), deadline, priority, done)
+        limits, now = self._limits, self._loop.time()
+        rows = batching.rows_of(inputs) if limits.max_rows > 1 else 0
+        at_once = now < deadline and self._idle and not limits.max_delay and rows <= limits.max_rows
+        if not at_once:
+            self.check(deadline, priority, max(1, rows))
+        ticket = Ticket(next(self._numbers), now, deadline, priority, done)
         self._open.add(ticket.number)
-        if self._free and not self._waiting and not self._limits.max_delay and rows <= self._limits.max_rows:
+        if at_once:
             self._start(ticket, inputs, rows)
         else:
             self._make_room(priority)
@@ -113,7 +122,7 @@ class Dispatcher:
         ticket.done = None
         if ticket.timer is not None:
             ticket.timer.cancel()
-        if ticket.open_items and self._waiting:
+        if ticket.open_items and self._waiting.length:
             for item in self._waiting.of(ticket):
                 self._waiting.remove(item)
                 self._close(item)
@@ -134,7 +143,7 @@ class Dispatcher:
             self._waiting.add(Item(ticket, piece, max(1, batching.rows_of(piece)) if rows else 1, signature, part))
 
     def _make_room(self, priority: Priority) -> None:
-        if self._free or len(self._waiting) < self._max_queue:
+        if self._free or self._waiting.length < self._max_queue:
             return
         if victim := self._waiting.youngest_below(priority):
             self._telemetry.shed.labels("displaced").inc()
@@ -142,7 +151,7 @@ class Dispatcher:
 
     def _fill(self) -> None:
         """Give every free slot what it should run next."""
-        while self._free and (self._retries or self._waiting):
+        while self._free and (self._retries or self._waiting.length):
             if self._retries:
                 if items := [item for item in self._retries.popleft() if self._wanted(item)]:
                     self._run(items)
@@ -264,8 +273,8 @@ class Dispatcher:
         remaining = [max(0.0, at_most(batch.rows) - (now - batch.started)) for batch in self._running]
         ahead, rows_ahead = self._waiting.ahead_of(priority)
         return Load(
-            remaining=remaining + [0.0] * (self._executor.slots - len(remaining)),
-            waiting=len(self._waiting),
+            remaining=remaining + [0.0] * (self._slots - len(remaining)),
+            waiting=self._waiting.length,
             max_queue=self._max_queue,
             ahead=ahead,
             rows_ahead=rows_ahead,

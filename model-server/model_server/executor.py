@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class Outcome:
     error: BaseException | None
     seconds: float
     """Time that the prediction itself took."""
+    cpu_seconds: float = math.inf
+    """Of which its own thread computed: what the machine took away meanwhile isn't the model's."""
 
 
 Predict = Callable[[Tensors], Tensors]
@@ -95,7 +98,7 @@ class QuickExecutor:
         self._threads = threads
         self.slots = threads.slots
         self._slowest: dict[int, float] = {}
-        """By the number of bits of the size: the longest time lately (s), forgotten a little with each call."""
+        """By the number of bits of the size: the longest CPU time lately (s), forgotten a little with each call."""
         self._busy = False
 
     def submit(self, inputs: Tensors, done: Done) -> None:
@@ -108,14 +111,14 @@ class QuickExecutor:
             self._busy = True  # what `done` starts goes to a thread: no recursion, and other requests get their turn
             try:
                 outcome = run(self._predict, inputs)
-                self._learn(bucket, outcome.seconds)
+                self._learn(bucket, outcome.cpu_seconds)
                 done(outcome)
             finally:
                 self._busy = False
             return
 
         def learn_and_tell(outcome: Outcome) -> None:
-            self._learn(bucket, outcome.seconds)
+            self._learn(bucket, outcome.cpu_seconds)
             done(outcome)
 
         self._threads.submit(inputs, learn_and_tell)
@@ -131,8 +134,10 @@ class QuickExecutor:
 
 def run(predict: Predict, inputs: Tensors) -> Outcome:
     """Predict here and now. A model may raise anything, SystemExit too: nothing of it may end a thread."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    outputs, failure = None, None
     try:
-        return Outcome(predict(inputs), None, time.perf_counter() - start)
+        outputs = predict(inputs)
     except BaseException as error:
-        return Outcome(None, error, time.perf_counter() - start)
+        failure = error
+    return Outcome(outputs, failure, time.perf_counter() - start, time.thread_time() - cpu_start)

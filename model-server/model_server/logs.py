@@ -13,11 +13,16 @@ import structlog
 request_id: ContextVar[str] = ContextVar("request_id")
 """The request that is being worked on; in every line logged meanwhile."""
 
+verbose = False
+"""Whether debug lines are written: asking here is cheaper than a call that writes nothing."""
+
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def configure(level: str, **always: str) -> None:
     """Set up structlog, and let the libraries' warnings through the same way; empty `always` values are left out."""
+    global verbose  # noqa: PLW0603 - as global as the logs
+    verbose = level == "debug"
     bound = {key: value for key, value in always.items() if value}
 
     def add_bound(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -66,22 +66,19 @@ class Queues:
 
     def __init__(self) -> None:
         self._queues: dict[Priority, dict[Item, None]] = {priority: {} for priority in reversed(Priority)}
-        self._length = 0
-        self._starts = 0
-
-    def __len__(self) -> int:
+        self.length = 0
         """Items of every priority."""
-        return self._length
+        self._starts = 0
 
     def add(self, item: Item) -> None:
         """`item` waits behind those of its priority."""
         self._queues[item.ticket.priority][item] = None
-        self._length += 1
+        self.length += 1
 
     def remove(self, item: Item) -> None:
         """`item`, which is here, waits no more."""
         del self._queues[item.ticket.priority][item]
-        self._length -= 1
+        self.length -= 1
 
     def of(self, ticket: Ticket) -> list[Item]:
         """What of a request waits."""

@@ -6,25 +6,34 @@ BentoML's dispatcher fits its last fifty (CorkDispatcher). Admission and batchin
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Final, NamedTuple
 
 _FADE: Final = 0.95
-_SMOOTHING: Final = 0.1
 _SPREAD: Final = 1e-9
+
+
+class _Line(NamedTuple):
+    """Seconds."""
+
+    per_row: float
+    base: float
+    deviation: float
+    """Standard deviation of the measurements from the line."""
+
+
+_NOTHING: Final = _Line(0.0, 0.0, 0.0)
 
 
 class ServiceTime:
     """Seconds that a prediction takes, by its number of rows; 0 before anything was measured."""
 
-    __slots__ = ("_deviation", "_products", "_rows", "_seconds", "_squares", "_weight", "base", "per_row")
+    __slots__ = ("_fitted", "_products", "_row_squares", "_rows", "_second_squares", "_seconds", "_weight")
 
     def __init__(self) -> None:
-        self._weight = self._rows = self._squares = self._seconds = self._products = 0.0
-        self._deviation = 0.0
-        self.base = 0.0
-        """Seconds that a prediction takes whatever its size (b)."""
-        self.per_row = 0.0
-        """Seconds that one more row takes (a)."""
+        self._weight = self._rows = self._seconds = 0.0
+        self._row_squares = self._second_squares = self._products = 0.0
+        self._fitted: _Line | None = None
 
     @property
     def measured(self) -> bool:
@@ -33,31 +42,35 @@ class ServiceTime:
 
     def observe(self, rows: int, seconds: float) -> None:
         """A prediction of `rows` rows took `seconds`."""
-        if self.measured:
-            self._deviation += _SMOOTHING * (abs(seconds - self.expect(rows)) - self._deviation)
         self._weight = _FADE * self._weight + 1
         self._rows = _FADE * self._rows + rows
-        self._squares = _FADE * self._squares + rows * rows
         self._seconds = _FADE * self._seconds + seconds
+        self._row_squares = _FADE * self._row_squares + rows * rows
+        self._second_squares = _FADE * self._second_squares + seconds * seconds
         self._products = _FADE * self._products + rows * seconds
-        self._fit()
+        self._fitted = None  # fitted when asked: a server that never queues never asks
 
     def expect(self, rows: int) -> float:
         """Seconds that `rows` rows take on average."""
-        return self.base + self.per_row * rows
+        line = self._fitted or self._fit()
+        return line.base + line.per_row * rows
 
     def at_most(self, rows: int) -> float:
         """Seconds that few predictions of `rows` rows exceed."""
-        return self.base + self.per_row * rows + 2 * self._deviation
+        line = self._fitted or self._fit()
+        return line.base + line.per_row * rows + 2 * line.deviation
 
-    def _fit(self) -> None:
+    def _fit(self) -> _Line:
+        if not self.measured:
+            return _NOTHING
         rows, seconds = self._rows / self._weight, self._seconds / self._weight
-        variance = self._squares / self._weight - rows * rows
-        if variance <= _SPREAD * rows * rows:
-            # One size only so far. Nothing says what more rows would cost: nothing is assumed.
-            self.base, self.per_row = seconds, 0.0
-            return
-        slope = (self._products / self._weight - rows * seconds) / variance
-        # Neither may be negative: noise must not make a large prediction free, or a small one.
-        self.per_row = min(max(slope, 0.0), seconds / rows)
-        self.base = seconds - self.per_row * rows
+        variance = self._row_squares / self._weight - rows * rows
+        slope = 0.0
+        # With one size only so far nothing says what more rows would cost: nothing is assumed.
+        if variance > _SPREAD * rows * rows:
+            slope = (self._products / self._weight - rows * seconds) / variance
+            # Neither may be negative: noise must not make a large prediction free, or a small one.
+            slope = min(max(slope, 0.0), seconds / rows)
+        unexplained = self._second_squares / self._weight - seconds * seconds - slope * slope * variance
+        self._fitted = _Line(slope, seconds - slope * rows, math.sqrt(max(0.0, unexplained)))
+        return self._fitted

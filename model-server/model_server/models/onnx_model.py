@@ -52,13 +52,16 @@ class OnnxModel:
             tuple(_spec(node) for node in self._session.get_inputs()),
             tuple(_spec(node) for node in self._session.get_outputs()),
         )
+        self._output_names = [spec.name for spec in self.metadata.outputs]
         self._text_inputs = frozenset(spec.name for spec in self.metadata.inputs if spec.datatype == "BYTES")
 
     def predict(self, inputs: Tensors) -> Tensors:
         """See Model."""
-        feeds = {name: _decoded(array) if name in self._text_inputs else array for name, array in inputs.items()}
+        feeds = inputs
+        if self._text_inputs:
+            feeds = {name: _decoded(array) if name in self._text_inputs else array for name, array in inputs.items()}
         try:
-            values = self._session.run(None, feeds)
+            values = self._session.run(self._output_names, feeds)
         except (native.InvalidArgument, native.InvalidGraph) as error:
             raise Problem(Code.BAD_INPUT, f"the model can't take this input: {first_line(error)}") from error
         return {spec.name: _output(value, spec) for spec, value in zip(self.metadata.outputs, values, strict=True)}

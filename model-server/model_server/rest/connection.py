@@ -32,7 +32,9 @@ class Connection(HttpToolsProtocol):
     inference: Inference
     _timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = 0
-    """Bytes received of a head that isn't complete; None while no head is awaited."""
+    """Bytes received of a head that isn't complete, and perhaps of what came before; None: no head is awaited."""
+    _data_bytes = 0
+    """Of what is being parsed."""
     _incoming: Prediction | None = None
     """The prediction request that is being received."""
     _current: Prediction | None = None
@@ -55,11 +57,13 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and arm the timers for what hasn't come: rarely anything."""
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        self._data_bytes = len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._head_bytes is not None:
-            self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self.send_400_response("the request line and headers are too long")
             elif self._timer is None:
@@ -72,15 +76,15 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._head_bytes = 0
+        self._head_bytes = self._data_bytes
 
     def on_headers_complete(self) -> None:
         """From here on the request's own deadline counts."""
         self._stop_waiting()
-        self._head_bytes = None
-        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > HEAD_BYTES:
+        received, self._head_bytes = self._head_bytes or 0, None
+        if received > HEAD_BYTES and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > HEAD_BYTES:
             raise ValueError  # the parser turns it into an error of its own: answered 400
-        asked = target(self.url.partition(b"?")[0].decode("latin-1"))
+        asked = target(self.url)
         if asked is None:
             self._hand_to_asgi()
             return

@@ -6,6 +6,7 @@ It knows no connection: whoever holds one makes a Call, feeds it, and is given t
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -41,8 +42,10 @@ class Target:
     protocol: int
 
 
-def target(path: str) -> Target | None:
-    """The model that `path`, as it came in the URL, asks a prediction of; None for any other path."""
+@functools.lru_cache(maxsize=64)  # nearly all requests of a server have the same one
+def target(url: bytes) -> Target | None:
+    """The model that `url` asks a prediction of; None for any other path."""
+    path = url.partition(b"?")[0].decode("latin-1")
     if "%" in path:
         path = unquote(path)
     if match := _V2.fullmatch(path):
@@ -185,5 +188,6 @@ class Call:
 
     def _told(self, status: int) -> None:
         seconds = time.monotonic() - self._arrived
-        self._inference.telemetry.request(status, seconds)
-        _log.debug("answered", model=self._asked.name, status=status, seconds=round(seconds, 6))
+        self._inference.telemetry.request(status, seconds, self.request_id)
+        if logs.verbose:
+            _log.debug("answered", model=self._asked.name, status=status, seconds=round(seconds, 6))

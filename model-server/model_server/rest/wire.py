@@ -13,17 +13,7 @@ from model_server.queues import Priority
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _MILLISECONDS: Final = re.compile(rb"-?\d+")
-_READ: Final = frozenset(
-    (
-        b"content-type",
-        b"content-length",
-        b"content-encoding",
-        b"x-priority",
-        b"x-request-id",
-        b"x-request-timeout-ms",
-        b"x-envoy-expected-rq-timeout-ms",
-    )
-)
+_JSON: Final = b"application/json"
 _PRIORITIES: Final = {priority.name.lower().encode(): priority for priority in Priority}
 
 
@@ -36,7 +26,7 @@ class RequestHead:
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
         """From header names (lower case) and values."""
-        return cls({name: value for name, value in headers if name in _READ})
+        return cls(dict(headers))
 
     def request_id(self) -> str:
         """The client's x-request-id, or a new one where it has none that can be echoed."""
@@ -45,10 +35,11 @@ class RequestHead:
 
     def check_media_type(self) -> None:
         """Problem(unsupported_media_type) unless the body is plain JSON; no content type counts as JSON."""
-        media_type = self.fields.get(b"content-type", b"application/json").split(b";", 1)[0].strip().lower()
-        if media_type != b"application/json":
+        media_type = self.fields.get(b"content-type", _JSON)
+        if media_type != _JSON and media_type.split(b";", 1)[0].strip().lower() != _JSON:
             raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")
-        if self.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        encoding = self.fields.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() != b"identity":
             raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
 
     def check_length(self, limit: int) -> None:
