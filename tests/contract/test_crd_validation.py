@@ -224,12 +224,21 @@ SERVER = [
         ("timeoutMilliseconds", 0, "greater than or equal to 1"),
         ("timeoutMilliseconds", 600001, "less than or equal to 600000"),
         ("timeoutMilliseconds", "2s", "integer"),
+        ("isolation", "container", "Unsupported value"),
         ("image", "", "at least 1"),
         ("image", "server; reboot", "container image"),
         ("image", "server\n", "container image"),
         ("serviceAccountName", "kube-system/admin", "in this namespace"),
     ]
 ] + [
+    row("batching-without-rows", edited("spec.server.batching", {}), "spec.server.batching.maxRows", "Required"),
+    row("batches-of-one", edited("spec.server.batching", {"maxRows": 1}), "spec.server.batching.maxRows", "equal to 2"),
+    row(
+        "cache-without-size",
+        edited("spec.server.cache", {"ttlSeconds": 5}),
+        "spec.server.cache.maxMegabytes",
+        "Required",
+    ),
     row(
         "variant-override-out-of-range",
         edited("spec.variants.0.server", {"concurrency": 0}),
@@ -457,6 +466,9 @@ FULL = {
                 "server": {
                     "concurrency": 64,
                     "maxQueue": 0,
+                    "isolation": "thread",
+                    "batching": {"maxRows": 64, "maxDelayMilliseconds": 5},
+                    "cache": {"maxMegabytes": 64, "ttlSeconds": 300},
                     "timeoutMilliseconds": 600000,
                     "resources": {"limits": {"nvidia.com/gpu": 1}},
                     "podTemplate": {"nodeSelector": {"gpu": "a100"}},

@@ -122,6 +122,7 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_CONCURRENCY": str(server["concurrency"]),
         "INFLIGHT_MAX_QUEUE": str(server["maxQueue"]),
         "INFLIGHT_TIMEOUT_MILLISECONDS": str(server["timeoutMilliseconds"]),
+        **_optional(server),
         "INFLIGHT_MODEL_DIR": _MODEL_DIR,
         "INFLIGHT_PORT": str(names.HTTP_PORT),
         "INFLIGHT_METRICS_PORT": str(names.METRICS_PORT),
@@ -129,6 +130,21 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_TERMINATION_LOG": "/dev/termination-log",
     }
     return [{"name": key, "value": value} for key, value in values.items() if value != ""]
+
+
+def _optional(server: Mapping[str, Any]) -> dict[str, str]:
+    """What the server decides by itself unless told."""
+    batching, cache = server.get("batching") or {}, server.get("cache") or {}
+    gpus = ((server.get("resources") or {}).get("limits") or {}).get("nvidia.com/gpu")
+    told = {
+        "INFLIGHT_ISOLATION": server.get("isolation"),
+        "INFLIGHT_BATCH_MAX_ROWS": batching.get("maxRows"),
+        "INFLIGHT_BATCH_MAX_DELAY_MILLISECONDS": batching.get("maxDelayMilliseconds"),
+        "INFLIGHT_CACHE_MAX_MEGABYTES": cache.get("maxMegabytes"),
+        "INFLIGHT_CACHE_TTL_SECONDS": cache.get("ttlSeconds"),
+        "INFLIGHT_DEVICE": "cuda" if gpus and str(gpus) != "0" else None,
+    }
+    return {key: str(value) for key, value in told.items() if value is not None}
 
 
 def _secret(variant: Variant) -> str | None:
