@@ -16,12 +16,12 @@ from starlette.requests import Request
 from model_server import __version__
 from model_server.errors import Code, Problem
 from model_server.lifecycle import Lifecycle
-from model_server.rest import health, problems, v2
+from model_server.rest import health, openapi, problems, v2
 
 
 def build(lifecycle: Lifecycle) -> FastAPI:
     """The application; it reads `lifecycle` and changes nothing."""
-    app = FastAPI(title="inflight model server", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None)  # see openapi.py
     _health(app, lifecycle)
     _models(app, lifecycle)
     _errors(app)
@@ -39,6 +39,11 @@ def _health(app: FastAPI, lifecycle: Lifecycle) -> None:
         """The model is loaded and warm, and no stop was asked for."""
         health.require_ready(lifecycle)
         return {"ready": True}
+
+    @app.get("/openapi.json")
+    async def described() -> dict[str, Any]:
+        """Everything there is to ask, predictions included."""
+        return openapi.document(lifecycle)
 
     @app.get("/v2")
     async def server() -> dict[str, Any]:
@@ -98,7 +103,8 @@ def _errors(app: FastAPI) -> None:
 
 def _response(request: Request, problem: Problem, headers: Any = None) -> Response:
     answer = problems.answer(problem, request.state.request_id)
-    response = Response(answer.body, answer.status, headers)
+    response = Response(answer.body, answer.status)
     for name, value in answer.headers:
         response.headers[name.decode()] = value.decode()
+    response.headers.update(headers or {})
     return response

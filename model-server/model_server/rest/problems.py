@@ -65,4 +65,6 @@ def answer(problem: Problem, request_id: str) -> Answer:
     if problem.code is Code.UNSUPPORTED_MEDIA_TYPE:
         headers.append((b"accept", b"application/json"))
         headers.append((b"accept-encoding", b"identity"))
+    if problem.code is Code.METHOD_NOT_ALLOWED:
+        headers.append((b"allow", b"POST"))  # of predictions; what else there is says its own
     return Answer(status, orjson.dumps(body), headers)
