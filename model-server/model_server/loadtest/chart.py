@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from model_server.loadtest.record import Stage
 from model_server.loadtest.report import Result
@@ -82,17 +82,32 @@ def _times(panel: Axes, result: Result, top: float) -> None:
             color=_ENDS[2][1],
             fontsize=8.5,
         )
-        for spot, stage in enumerate(stages):
-            if not stage.answers:
-                panel.plot(spot, timeout, marker="X", color=_ENDS[2][1], markersize=10, clip_on=False, zorder=5)
+        _mark_unanswered(panel, [spot for spot, stage in enumerate(stages) if not stage.answers], timeout)
     panel.set_ylim(0, top)
     panel.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value / 1000:g} s" if top > 1500 else f"{value:g} ms")
     )
+    panel.yaxis.set_major_locator(MaxNLocator(5))
     panel.yaxis.grid(visible=True, color=_GRID)
     panel.set_axisbelow(True)
     panel.set_title(result.label, loc="left", fontsize=12, fontweight="bold", pad=12)
     _clients(panel, stages, "")
+
+
+def _mark_unanswered(panel: Axes, spots: Sequence[int], timeout: float) -> None:
+    for spot in spots:
+        panel.plot(spot, timeout, marker="X", color=_ENDS[2][1], markersize=10, clip_on=False, zorder=5)
+    if spots:
+        middle = (spots[0] + spots[-1]) / 2
+        panel.annotate(
+            "nobody is answered",
+            (middle, timeout),
+            (0, -20),
+            textcoords="offset points",
+            ha="center",
+            color=_ENDS[2][1],
+            fontsize=9,
+        )
 
 
 def _name_lines(panel: Axes, p50: Sequence[float], p99: Sequence[float]) -> None:
