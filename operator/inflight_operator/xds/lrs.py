@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 import grpc
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from .load import REPORT_SECONDS, Load, Report
+from .load import REPORT_SECONDS, Load, Report, Window
 from .model import Endpoint
 
 log = logging.getLogger(__name__)
 
 
+ASK = lrs_pb2.LoadStatsResponse(
+    send_all_clusters=True,
+    load_reporting_interval=Duration(nanos=int(0.8 * REPORT_SECONDS * 1e9)),
+    report_endpoint_granularity=True,
+)
+"""Shorter than the time to the next one, which would otherwise put off the report that it asks for."""
+
+Requests = AsyncIterator[lrs_pb2.LoadStatsRequest]
+Responses = AsyncIterator[lrs_pb2.LoadStatsResponse]
+
+
 class LoadReporting:
-    """Asks each router for a report of all clusters, by endpoint, every REPORT_SECONDS."""
+    """Asks each router for a report of all clusters, by endpoint, every REPORT_SECONDS: all at the same instant.
+
+    A router starts its interval when it is asked. Asked once, each would keep its own time, and a client that goes
+    from one router to the other would be seen by both or by none.
+    """
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -33,28 +50,31 @@ class LoadReporting:
 
     async def stream_load_stats(
         self,
-        requests: AsyncIterator[lrs_pb2.LoadStatsRequest],
+        requests: Requests,
         _context: grpc.aio.ServicerContext[lrs_pb2.LoadStatsRequest, lrs_pb2.LoadStatsResponse],
-    ) -> AsyncIterator[lrs_pb2.LoadStatsResponse]:
-        """The first message is a greeting, each later one covers a whole interval."""
-        node, window = "", None
+    ) -> Responses:
+        """The first message is a greeting, each later one a report."""
+        messages = aiter(requests)
+        greeting = await anext(messages, None)
+        if greeting is None:
+            return
+        node, clock = greeting.node.id, asyncio.get_running_loop().time
+        window = self._load.opened(node)
+        log.info("router %s reports its load", node)
+        reader = asyncio.create_task(self._read(messages, window))
         try:
-            async for request in requests:
-                if window is None:
-                    node = request.node.id
-                    window = self._load.opened(node)
-                    log.info("router %s reports its load", node)
-                    yield lrs_pb2.LoadStatsResponse(
-                        send_all_clusters=True,
-                        load_reporting_interval=Duration(seconds=REPORT_SECONDS),
-                        report_endpoint_granularity=True,
-                    )
-                else:
-                    self._load.report(window, parse(request))
+            while not reader.done():
+                yield ASK
+                await asyncio.wait([reader], timeout=REPORT_SECONDS - clock() % REPORT_SECONDS)
+            await reader
         finally:
-            if window is not None:
-                self._load.closed(node, window)
-                log.info("router %s no longer reports its load", node)
+            reader.cancel()
+            self._load.closed(node, window)
+            log.info("router %s no longer reports its load", node)
+
+    async def _read(self, messages: Requests, window: Window) -> None:
+        async for message in messages:
+            self._load.report(window, parse(message))
 
 
 def parse(request: lrs_pb2.LoadStatsRequest) -> Report:
@@ -65,7 +85,7 @@ def parse(request: lrs_pb2.LoadStatsRequest) -> Report:
         for locality in cluster.upstream_locality_stats:
             if not locality.total_requests_in_progress:
                 continue
-            name = cluster.cluster_name
+            name = sys.intern(cluster.cluster_name)
             total[name] = total.get(name, 0) + locality.total_requests_in_progress
             counts = by_endpoint.setdefault(name, {})
             for stats in locality.upstream_endpoint_stats:

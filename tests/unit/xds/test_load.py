@@ -1,4 +1,4 @@
-"""Demand from reports: the mean of a window, summed over routers; unknown is never zero."""
+"""Demand from reports: summed over routers, unknown is never zero. How samples become demand: test_settled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import load_report_pb2
 from envoy.service.load_stats.v3 import lrs_pb2
 
-from inflight_operator.xds.load import Load, Report, Window
+from inflight_operator.xds.load import REPORT_SECONDS, Load, Report, Window
 from inflight_operator.xds.lrs import parse
 from inflight_operator.xds.model import Endpoint
 
@@ -23,9 +23,9 @@ class Rig:
         self.load = Load(lambda: self.now, lambda: self.connected)
         self.windows: dict[str, Window] = {node: self.load.opened(node) for node in nodes}
 
-    def report(self, node: str, count: int, seconds: int = 1) -> None:
-        for _ in range(seconds):
-            self.now += 1
+    def report(self, node: str, count: int, seconds: float = 1) -> None:
+        for _ in range(round(seconds / REPORT_SECONDS)):
+            self.now += REPORT_SECONDS
             self.load.report(self.windows[node], Report({"demo/a": count}, {"demo/a": {A: count}}))
 
     @property
@@ -54,21 +54,54 @@ def test_quiet_is_zero_once_the_window_has_passed() -> None:
     rig.load.report(rig.windows["first"], Report())
     assert rig.demand is not None
     assert rig.demand < 8
-    for _ in range(6):
-        rig.now += 1
+    for _ in range(round(6 / REPORT_SECONDS)):
+        rig.now += REPORT_SECONDS
         rig.load.report(rig.windows["first"], Report())
     assert rig.demand == 0
     assert rig.load.in_flight_by_endpoint("demo", "a") == {}
     assert rig.load.in_flight("demo", "never heard of") == 0
 
 
-def test_routers_are_summed_whatever_their_rhythm() -> None:
+def test_routers_are_summed_instant_by_instant() -> None:
+    """One client goes from router to router: each sees it half of the time, together they see it always."""
     rig = Rig("first", "second")
-    for _ in range(6):
-        rig.report("first", 4)
+    for turn in range(24):
+        here, there = ({"demo/a": 1}, {"demo/a": {A: 1}}), ({}, {})
+        rig.now += REPORT_SECONDS
+        for node, seen in zip(("first", "second"), (here, there) if turn % 3 else (there, here), strict=True):
+            rig.load.report(rig.windows[node], Report(*seen))
+        assert rig.demand == 1
+    assert rig.load.in_flight_by_endpoint("demo", "a") == pytest.approx({A: 1})
+
+
+def test_endpoints_have_the_means_of_the_shortest_window() -> None:
+    rig = Rig("first", "second")
+    rig.report("first", 9, seconds=7)
+    for _ in range(24):
+        rig.report("first", 4, seconds=REPORT_SECONDS)
         rig.load.report(rig.windows["second"], Report({"demo/a": 2}, {"demo/a": {A: 1, B: 1}}))
     assert rig.demand == pytest.approx(6)
     assert rig.load.in_flight_by_endpoint("demo", "a") == pytest.approx({A: 5, B: 1})
+
+
+def test_a_router_that_joins_is_not_added_to_what_the_others_had_before() -> None:
+    """Eight requests are shared from then on; a mean over the first router's past would count some twice."""
+    rig = Rig("first")
+    rig.report("first", 8, seconds=20)
+    rig.connected.add("second")
+    rig.windows["second"] = rig.load.opened("second")
+    for _ in range(8):
+        rig.report("first", 4, seconds=REPORT_SECONDS)
+        rig.load.report(rig.windows["second"], Report({"demo/a": 4}, {"demo/a": {B: 4}}))
+        assert rig.demand == 8
+
+
+def test_a_router_that_was_silent_starts_anew() -> None:
+    rig = Rig("first")
+    rig.report("first", 8, seconds=20)
+    rig.now += 10
+    rig.report("first", 1, seconds=REPORT_SECONDS)
+    assert rig.demand == 1
 
 
 def test_a_router_that_falls_silent_is_unknown() -> None:
