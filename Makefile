@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests verify faults \
+.PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults \
 	bench-control lock clean
 
 help: ## list the targets
@@ -56,8 +56,12 @@ push: venv ## build and push the images: make push REGISTRY=registry.example/inf
 manifests: venv tools ## write manifests/install.yaml from the chart
 	$(BIN)/python -m inflight_demo.manifests
 
+stubs: venv ## write the gRPC API's descriptor and types from its .proto
+	$(BIN)/python -m inflight_demo.stubs
+
 verify: venv tools ## fail when something generated is stale
 	$(BIN)/python -m inflight_demo.manifests --check
+	$(BIN)/python -m inflight_demo.stubs --check
 
 faults: venv ## the long fault tests (not part of make test)
 	$(BIN)/pytest tests/faults -m e2e --timeout 1800

@@ -32,6 +32,7 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("--host", "HOST", "address to listen on (with --model: 127.0.0.1)"),
     ("--port", "PORT", "port of the prediction API (8080)"),
     ("--metrics-port", "METRICS_PORT", "port of /metrics (9090)"),
+    ("--grpc-port", "GRPC_PORT", "port of gRPC (8081 if it is installed and the port is free; 0: none)"),
     ("--concurrency", "CONCURRENCY", "predictions at once (1)"),
     ("--max-queue", "MAX_QUEUE", "requests that wait (8)"),
     ("--batch-max-rows", "BATCH_MAX_ROWS", "rows of several requests in one prediction (1: no batching)"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from model_server import metrics_endpoint, startup
+from model_server import grpc_api, metrics_endpoint, startup
 from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
@@ -37,6 +37,7 @@ from model_server.startup import Loaded
 from model_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from model_server.grpc_api.server import Server as GrpcServer
     from starlette.types import ASGIApp
 
 _log = structlog.get_logger()
@@ -53,9 +54,10 @@ class Process:
         self._telemetry = Telemetry()
         self._lifecycle = Lifecycle(settings.model.name)
         self._executor: Executor | None = None
+        self._grpc: GrpcServer | None = None
         timeout = settings.timeout_milliseconds / 1000
-        inference = Inference(self._lifecycle, self._telemetry, timeout, settings.max_body_bytes)
-        front = Front(inference, self._management)
+        self._inference = Inference(self._lifecycle, self._telemetry, timeout, settings.max_body_bytes)
+        front = Front(self._inference, self._management)
         self._server = http_server.make(front, timeout)
         self._stopping = asyncio.Event()
         self._impatient = False
@@ -76,7 +78,7 @@ class Process:
                 await self._drain()
         finally:
             self._server.should_exit = True
-            await serving
+            await asyncio.gather(serving, self._stop_grpc())
             if self._executor is not None:
                 self._executor.stop()
             metrics.close()
@@ -90,6 +92,7 @@ class Process:
             self._lifecycle.loaded(self._served(loading.result()))
             self._phase_took("ready", time.monotonic() - self._born)
             _log.info("ready", seconds=round(time.monotonic() - self._born, 3))
+            self._grpc = await grpc_api.start(self._inference, self._settings.host, self._settings.grpc_port)
         await stopping
 
     def _served(self, loaded: Loaded) -> Served:
@@ -102,6 +105,10 @@ class Process:
             limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
         dispatcher = Dispatcher(self._executor, settings.max_queue, self._telemetry, limits)
         return Served(model.metadata, dispatcher, loaded.digest, settings.revision or loaded.digest[:8])
+
+    async def _stop_grpc(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(0 if self._server.force_exit else self._inference.timeout_seconds + 1)
 
     def _management(self) -> ASGIApp:
         from model_server.rest import management  # noqa: PLC0415 - it imports FastAPI

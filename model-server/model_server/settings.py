@@ -92,6 +92,8 @@ class Settings:
     """Port of the prediction API; 0 picks a free one."""
     metrics_port: int = 9090
     """Port of /metrics."""
+    grpc_port: int | None = None
+    """Port of the prediction API over gRPC; 0: none; None: 8081 if grpcio is installed and the port is free."""
     variant: str = ""
     """Name of the variant this pod belongs to, for logs."""
     revision: str = ""
@@ -138,6 +140,7 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
         host=env.text("HOST"),
         port=env.integer("PORT", Settings.port, 0, 65_535),
         metrics_port=env.integer("METRICS_PORT", Settings.metrics_port, 0, 65_535),
+        grpc_port=env.integer("GRPC_PORT", 0, 0, 65_535) if env.text("GRPC_PORT") else None,
         variant=env.text("VARIANT"),
         revision=env.text("REVISION"),
         termination_log=Path(termination_log) if termination_log else None,

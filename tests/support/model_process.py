@@ -80,7 +80,12 @@ class ServerProcess:
 def started(*arguments: str, before: str = "", ready: bool = True, **environ: str) -> Iterator[ServerProcess]:
     """`model-server serve ARGUMENTS` with INFLIGHT_* variables; `before` is Python that runs first."""
     variables = {f"INFLIGHT_{name}": value for name, value in environ.items()}
-    ports: Mapping[str, str] = {"INFLIGHT_PORT": "0", "INFLIGHT_METRICS_PORT": "0", "INFLIGHT_DRAIN_DELAY_SECONDS": "0"}
+    ports: Mapping[str, str] = {
+        "INFLIGHT_PORT": "0",
+        "INFLIGHT_METRICS_PORT": "0",
+        "INFLIGHT_GRPC_PORT": "0",
+        "INFLIGHT_DRAIN_DELAY_SECONDS": "0",
+    }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("INFLIGHT_")}
     process = subprocess.Popen(
         [sys.executable, "-c", f"{before}\n{_LAUNCH}", "serve", *arguments],
