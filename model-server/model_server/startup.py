@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def start(settings: Settings, model_dir: Path, observe: Observe) -> Loaded:
     with _timed("fetch", observe):
         fetched = fetch(model, settings.storage, model_dir)
     _log.info("model fetched", uri=model.uri, sha256=fetched.digest)
+    if fetched.lease is not None:  # shared: a package's bytecode must not come to lie beside it
+        sys.dont_write_bytecode = True
     threads = cpus.threads_per_prediction(settings.concurrency, cpus.available())
     with _timed("load", observe):
         loaded = loading.load(fetched.path, model.format, model.entrypoint, threads, settings.storage.max_bytes)
