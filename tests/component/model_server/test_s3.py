@@ -21,6 +21,7 @@ from model_server.errors import LoadFailure, Reason
 from model_server.settings import ModelSettings, StorageSettings
 from model_server.storage import addresses
 from model_server.storage.fetching import fetch
+from model_server.storage.s3 import Bucket, Object
 
 OBJECTS = {
     "digits/1/model.onnx": add_one(),
@@ -122,6 +123,33 @@ def test_a_large_object_comes_whole(s3: S3, tmp_path: Path) -> None:
     body = os.urandom(12_345_678)
     s3.client.put_object(Bucket="models", Key="large", Body=body)
     assert fetched(s3, tmp_path, "large").digest == hashlib.sha256(body).hexdigest()
+
+
+def test_an_object_that_changes_meanwhile_is_fetched_anew_and_never_mixed(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = os.urandom(20_000_000), os.urandom(20_000_000)
+    s3.client.put_object(Bucket="models", Key="changing", Body=before)
+    real = Bucket.read
+    calls: list[Any] = []
+
+    def read(bucket: Bucket, wanted: Object, start: int, stop: int) -> Any:
+        calls.append(start)
+        if start and after not in calls:
+            calls.append(after)
+            s3.client.put_object(Bucket="models", Key="changing", Body=after)
+        return real(bucket, wanted, start, stop)
+
+    monkeypatch.setattr(Bucket, "read", read)
+    assert fetched(s3, tmp_path, "changing").path.read_bytes() == after
+    assert calls.count(0) == 2
+
+
+def test_many_small_objects_come_side_by_side(s3: S3, tmp_path: Path) -> None:
+    for number in range(40):
+        s3.client.put_object(Bucket="models", Key=f"many/{number}.py", Body=b"%d" % number)
+    found = fetched(s3, tmp_path, "many/")
+    assert {path.name: path.read_bytes() for path in found.path.iterdir()} == {f"{n}.py": b"%d" % n for n in range(40)}
 
 
 def test_keys_with_other_letters_are_fetched(s3: S3, tmp_path: Path) -> None:
