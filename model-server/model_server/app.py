@@ -37,8 +37,9 @@ from model_server.startup import Loaded
 from model_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from model_server.grpc_api.server import Server as GrpcServer
     from starlette.types import ASGIApp
+
+    from model_server.grpc_api.server import Server as GrpcServer
 
 _log = structlog.get_logger()
 
