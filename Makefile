@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults \
-	bench-control lock clean
+	bench-control bench-server lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ faults: venv ## the long fault tests (not part of make test)
 
 bench-control: venv ## control-plane numbers on the cluster that is up; results under benchmarks/results
 	$(BIN)/python -m benchmarks.control
+
+bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,mlserver ROUNDS=5
+	$(BIN)/python -m benchmarks.server $(if $(ONLY),--only $(ONLY)) $(if $(SERVERS),--servers $(SERVERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lock: venv ## resolve requirements/*.in anew
 	cd requirements && $(UV_COMPILE) --upgrade -o dev.txt dev.in
