@@ -127,6 +127,17 @@ class Dispatcher:
                 self._waiting.remove(item)
                 self._close(item)
 
+    def wanted(self, ticket: Ticket, deadline: float, priority: Priority) -> None:
+        """Others wait for `ticket` now (see model_server.cache): its deadline and its priority become theirs."""
+        if ticket.done is None or not ticket.open_items:
+            return
+        if ticket.timer is not None and deadline != ticket.deadline:
+            ticket.timer.cancel()
+            ticket.timer = self._loop.call_at(deadline, self._expire, ticket)
+        ticket.deadline = deadline
+        if priority is not ticket.priority:
+            self._waiting.move(ticket, priority)
+
     def _start(self, ticket: Ticket, inputs: Tensors, rows: int) -> None:
         """The short way for what can run at once, alone: nothing is queued, nothing to decide."""
         self._telemetry.queue_wait.observe(0.0)

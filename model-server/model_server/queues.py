@@ -47,7 +47,7 @@ class Ticket:
 class Item:
     """One prediction to make: a request, or a piece of one that is larger than a batch may be."""
 
-    __slots__ = ("arrived", "deadline", "inputs", "part", "rows", "signature", "ticket")
+    __slots__ = ("arrived", "inputs", "part", "rows", "signature", "ticket")
 
     def __init__(self, ticket: Ticket, inputs: Tensors, rows: int, signature: Hashable | None, part: int) -> None:
         self.ticket = ticket
@@ -58,7 +58,11 @@ class Item:
         self.part = part
         """Which piece of its request."""
         self.arrived = ticket.arrived
-        self.deadline = ticket.deadline
+
+    @property
+    def deadline(self) -> float:
+        """Its request's, which may change while it waits."""
+        return self.ticket.deadline
 
 
 class Queues:
@@ -79,6 +83,17 @@ class Queues:
         """`item`, which is here, waits no more."""
         del self._queues[item.ticket.priority][item]
         self.length -= 1
+
+    def move(self, ticket: Ticket, priority: Priority) -> None:
+        """What waits of `ticket` takes its place, by arrival, among those of `priority`."""
+        items = self.of(ticket)
+        for item in items:
+            del self._queues[ticket.priority][item]
+        ticket.priority = priority
+        queue = self._queues[priority]
+        in_order = sorted([*queue, *items], key=lambda item: item.ticket.number)
+        queue.clear()
+        queue.update(dict.fromkeys(in_order))
 
     def of(self, ticket: Ticket) -> list[Item]:
         """What of a request waits."""

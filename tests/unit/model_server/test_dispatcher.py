@@ -171,7 +171,7 @@ async def test_what_can_no_longer_be_done_in_time_is_not_begun() -> None:
     bench.ask(seconds=60), bench.ask(seconds=60)
     hopeless, hopeful = bench.ask(1, seconds=1.2), bench.ask(2, seconds=60)
     soon = asyncio.get_running_loop().time() + 0.3
-    bench.dispatcher._waiting.of(ticket_of(hopeless))[0].deadline = soon
+    ticket_of(hopeless).deadline = soon
     bench.executor.finish(seconds=0.5)
     assert hopeless.refused.code is Code.QUEUE_FULL
     assert bench.running[-1] == [2], "the slot went to the one behind"
@@ -208,7 +208,7 @@ async def test_a_late_timer_does_not_let_the_dead_be_computed() -> None:
     bench.ask(seconds=60)
     late = bench.ask(seconds=2)
     # The loop was busy past the deadline: the slot comes free before the timer had its turn.
-    bench.dispatcher._waiting.of(ticket_of(late))[0].deadline = asyncio.get_running_loop().time()
+    ticket_of(late).deadline = asyncio.get_running_loop().time()
     bench.executor.finish()
     assert bench.running == []
     assert late.refused.code is Code.DEADLINE
@@ -444,3 +444,40 @@ def test_in_flight_is_right_after_any_mix_of_answers_errors_timeouts_and_departu
         assert bench.telemetry.registry.get_sample_value("inflight_server_requests_in_flight") == 0
 
     asyncio.run(scenario())
+
+
+async def test_those_who_wait_for_a_prediction_may_change_its_deadline() -> None:
+    bench = Bench()
+    bench.ask(seconds=60)
+    shared = bench.ask(2, seconds=0.02)
+    later = asyncio.get_running_loop().time() + 60
+    bench.dispatcher.wanted(ticket_of(shared), later, Priority.NORMAL)
+    await asyncio.sleep(0.03)
+    bench.executor.finish(), bench.executor.finish()
+    assert await shared.answer == [2]
+    assert bench.counts == (0, 0)
+
+
+async def test_those_who_wait_for_a_prediction_may_change_its_priority_but_not_its_age() -> None:
+    bench = Bench(max_queue=4)
+    bench.ask(0)
+    older = bench.ask(1, priority=Priority.LOW)
+    bench.ask(2), bench.ask(3, priority=Priority.LOW)
+    ticket = ticket_of(older)
+    bench.dispatcher.wanted(ticket, ticket.deadline, Priority.NORMAL)
+    bench.executor.finish()
+    assert bench.running == [[1]], "before the one of the same priority that came later"
+
+
+async def test_a_prediction_that_is_wanted_less_falls_back_to_its_place() -> None:
+    bench = Bench(max_queue=4)
+    bench.ask(0)
+    once_high = bench.ask(1, priority=Priority.LOW)
+    bench.ask(2, priority=Priority.LOW), bench.ask(3)
+    ticket = ticket_of(once_high)
+    for priority in (Priority.HIGH, Priority.LOW):
+        bench.dispatcher.wanted(ticket, ticket.deadline, priority)
+    bench.executor.finish()
+    assert bench.running == [[3]]
+    bench.executor.finish()
+    assert bench.running == [[1]]
