@@ -107,14 +107,13 @@ async def test_an_edited_child_is_put_right(stage):
         kind, name = child["kind"], child["metadata"]["name"]
         await stage.kube.patch(kind, stage.namespace, name, [{"op": "replace", "path": path, "value": value}])
     for child, path, _ in edits:
-        await put_right(stage, child, path)
 
+        def as_before(found, child=child, path=path):
+            return at(found, path) == at(child, path)
 
-async def put_right(stage, child, path):
-    def as_before(found):
-        return at(found, path) == at(child, path)
-
-    await stage.kube.wait(child["kind"], stage.namespace, child["metadata"]["name"], as_before, seconds=30)
+        kind, name = child["kind"], child["metadata"]["name"]
+        repaired = await stage.kube.wait(kind, stage.namespace, name, as_before, seconds=30)
+        assert at(repaired, path) == at(child, path)
 
 
 def at(found, path):
