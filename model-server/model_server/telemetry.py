@@ -37,6 +37,8 @@ class Telemetry:
         self.shed = Labelled(Counter)
         self.cancelled = Counter()
         self.worker_restarts = Counter()
+        self.cache_requests = Labelled(Counter)
+        self.cache_evictions = Counter()
         self.cold_start = Labelled(Gauge)
         self._service = Histogram(_SECONDS)
         self._batch_rows = Histogram(_ROWS)
@@ -44,6 +46,8 @@ class Telemetry:
         self._by_status: dict[int, Histogram] = {}
         self._in_flight: Callable[[], int] = int
         self._queue_depth: Callable[[], int] = int
+        self._cache_bytes: Callable[[], int] = int
+        self._cache_entries: Callable[[], int] = int
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(_Exposed(self._families))
@@ -70,6 +74,11 @@ class Telemetry:
         self._in_flight = in_flight
         self._queue_depth = queue_depth
 
+    def watch_cache(self, held_bytes: Callable[[], int], entries: Callable[[], int]) -> None:
+        """The same for the cache of answers."""
+        self._cache_bytes = held_bytes
+        self._cache_entries = entries
+
     def _families(self) -> Iterator[Metric]:
         yield _gauge("requests_in_flight", "Requests running or queued, refused ones not included", self._in_flight())
         yield _gauge("queue_depth", "Requests waiting for a free slot", self._queue_depth())
@@ -79,6 +88,10 @@ class Telemetry:
         yield _counter("shed", "Requests refused or dropped uncomputed, by reason", self.shed, "reason")
         yield _counter("cancelled", "Requests whose client left before the answer", self.cancelled)
         yield _counter("worker_restarts", "Worker processes that were replaced", self.worker_restarts)
+        yield _counter("cache_requests", "Requests by what the cache had for them", self.cache_requests, "result")
+        yield _counter("cache_evictions", "Answers dropped to make room", self.cache_evictions)
+        yield _gauge("cache_bytes", "Bytes of the answers that the cache holds", self._cache_bytes())
+        yield _gauge("cache_entries", "Answers that the cache holds", self._cache_entries())
         text = "From a prediction request's headers to its answer, by status code (499: the client left)"
         yield _histogram("request_seconds", text, self._requests, "code")
         text = "Seconds that each phase of the start took; ready: from process start to readiness"

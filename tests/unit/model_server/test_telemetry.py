@@ -69,6 +69,9 @@ def test_what_was_counted_is_what_is_scraped() -> None:
     telemetry.shed.labels("deadline").inc()
     telemetry.cancelled.inc()
     telemetry.worker_restarts.inc()
+    telemetry.watch_cache(lambda: 4096, lambda: 2)
+    telemetry.cache_requests.labels("hit").inc()
+    telemetry.cache_evictions.inc()
     telemetry.cold_start.labels("fetch").set(1.5)
     telemetry.request(200, 0.5)
     telemetry.request(429, 0.001)
@@ -85,6 +88,10 @@ def test_what_was_counted_is_what_is_scraped() -> None:
         ("shed_total", "deadline"): 1,
         ("cancelled_total",): 1,
         ("worker_restarts_total",): 1,
+        ("cache_bytes",): 4096,
+        ("cache_entries",): 2,
+        ("cache_requests_total", "hit"): 1,
+        ("cache_evictions_total",): 1,
         ("cold_start_seconds", "fetch"): 1.5,
         ("request_seconds_count", "200"): 1,
         ("request_seconds_count", "429"): 2,
