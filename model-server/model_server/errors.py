@@ -25,6 +25,7 @@ class Code(StrEnum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     MODEL_ERROR = "model_error"
+    WORKER_LOST = "worker_lost"
     INTERNAL = "internal"
 
 

@@ -25,6 +25,7 @@ STATUS: Final[dict[Code, int]] = {
     Code.CANCELLED: 499,
     Code.INTERNAL: 500,
     Code.MODEL_ERROR: 500,
+    Code.WORKER_LOST: 502,
     Code.NOT_READY: 503,
     Code.DEADLINE: 504,
 }
