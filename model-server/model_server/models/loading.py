@@ -16,8 +16,11 @@ from model_server.models.tensors import DATATYPES, Array, TensorSpec
 _MAX_WARM_UP_ELEMENTS: Final = 2**24
 
 
-def load(path: Path, wanted: str, entrypoint: str, threads: int, max_bytes: int) -> Model:
-    """The model at `path`, a file or a directory. `wanted` is a format or auto. LoadFailure says why not."""
+def load(path: Path, wanted: str, entrypoint: str, threads: int, max_bytes: int, *, device: str = "cpu") -> Model:
+    """The model at `path`, a file or a directory. `wanted` is a format or auto. LoadFailure says why not.
+
+    `device` cuda is for ONNX; scikit-learn has no use for a GPU, and Python code uses it as it likes.
+    """
     found = detect(path)
     if wanted not in ("auto", found):
         raise LoadFailure(Reason.UNSUPPORTED_FORMAT, f"{path.name} is {found} by its content, not {wanted}")
@@ -36,7 +39,7 @@ def load(path: Path, wanted: str, entrypoint: str, threads: int, max_bytes: int)
         return SkopsModel(path, threads, max_bytes)
     from model_server.models.onnx_model import OnnxModel  # noqa: PLC0415
 
-    return OnnxModel(path, threads)
+    return OnnxModel(path, threads, device)
 
 
 def warm_up(model: Model) -> str:

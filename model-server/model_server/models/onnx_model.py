@@ -8,12 +8,18 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime
+import structlog
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from model_server.errors import Code, LoadFailure, Problem, Reason, first_line
 from model_server.models import onnx_file
 from model_server.models.base import Metadata
 from model_server.models.tensors import Array, Tensors, TensorSpec
+
+_log = structlog.get_logger()
+
+_CPU: Final = "CPUExecutionProvider"
+_CUDA: Final = "CUDAExecutionProvider"
 
 _DATATYPES: Final = {
     "tensor(bool)": "BOOL",
@@ -43,10 +49,14 @@ class OnnxModel:
 
     computes_only = True
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Load `path`; a prediction uses `threads` threads. LoadFailure: UnsafeFormat, LoadFailed."""
+    def __init__(self, path: Path, threads: int, device: str = "cpu") -> None:
+        """Load `path`; a prediction uses `threads` threads, or the GPU where `device` is cuda and there is one.
+
+        LoadFailure: UnsafeFormat, LoadFailed.
+        """
         _refuse_external_data(path)
-        self._session = _session(path, threads)
+        on_gpu = _on_gpu(path, threads) if device == "cuda" else None
+        self._session: Any = on_gpu or _session(path, threads, [_CPU])
         self.metadata = Metadata(
             "onnxruntime",
             tuple(_spec(node) for node in self._session.get_inputs()),
@@ -80,7 +90,26 @@ def _refuse_external_data(path: Path) -> None:
         )
 
 
-def _session(path: Path, threads: int) -> Any:
+def _on_gpu(path: Path, threads: int) -> Any:
+    """A session on the GPU, or None: then one line in the log says why not."""
+    if _CUDA not in onnxruntime.get_available_providers():
+        return _no_gpu(f"the installed onnxruntime has no {_CUDA}: it takes the package onnxruntime-gpu")
+    onnxruntime.preload_dlls()  # CUDA's libraries, where they were installed as Python packages
+    try:
+        session = _session(path, threads, [_CUDA, _CPU])
+    except LoadFailure as failure:
+        return _no_gpu(failure.message)
+    if _CUDA not in session.get_providers():
+        return _no_gpu("CUDA did not start: no driver, no device, or not the libraries that onnxruntime wants")
+    _log.info("predictions run on the GPU")
+    return session
+
+
+def _no_gpu(why: str) -> None:
+    _log.warning("a GPU was asked for, but predictions run on the CPU", why=why)
+
+
+def _session(path: Path, threads: int, providers: list[str]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -88,7 +117,8 @@ def _session(path: Path, threads: int) -> Any:
     # A spinning thread pool would burn the pod's CPU quota between predictions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Which device to use instead is decided here, not by onnxruntime, which would tell standard output of it.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base
         text = first_line(error).replace(str(path), path.name)
         raise LoadFailure(Reason.LOAD_FAILED, f"onnxruntime can't load {path.name}: {text}") from error

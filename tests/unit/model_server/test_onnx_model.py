@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import structlog
 from onnx import TensorProto
 
 from model_artifacts import add_one, identity, write
@@ -105,3 +109,75 @@ def test_a_shape_that_only_the_runtime_knows_to_be_wrong_is_the_clients_fault(tm
 )
 def test_it_is_warmed_up_where_that_can_be_done(tmp_path: Path, content: bytes, outcome: str) -> None:
     assert loading.warm_up(loaded(tmp_path, content)) == outcome
+
+
+# Which device predictions run on -------------------------------------------------------------------------------------
+
+CPU = ["CPUExecutionProvider"]
+GPU = ["CUDAExecutionProvider", *CPU]
+LIBRARIES = ["CUDA's libraries are loaded"]
+
+
+class FakeRuntime:
+    """An onnxruntime that has, or seems to have, a CUDA provider."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, available: Sequence[str], got: Sequence[str] | Exception
+    ) -> None:
+        self.tried: list[list[str]] = []
+        real = onnxruntime.InferenceSession
+        outer = self
+
+        class Session(real):  # type: ignore[misc, valid-type]
+            def __init__(self, path: str, options: Any, providers: list[str], enable_fallback: int) -> None:
+                outer.tried.append(providers)
+                if providers == GPU and isinstance(got, Exception):
+                    raise got
+                super().__init__(path, options, providers=CPU, enable_fallback=enable_fallback)
+                self.claimed = providers if isinstance(got, Exception) or providers == CPU else got
+
+            def get_providers(self) -> Any:
+                return list(self.claimed)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: self.tried.append(LIBRARIES))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was asked for and found, which sessions are then tried, and what the log says."""
+
+    device: str
+    available: Sequence[str]
+    got: Sequence[str] | Exception
+    tried: list[list[str]]
+    says: str | None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(Case("cpu", GPU, GPU, [CPU], None), id="a GPU that nobody asked for"),
+        pytest.param(Case("cuda", GPU, GPU, [LIBRARIES, GPU], "predictions run on the GPU"), id="a GPU"),
+        pytest.param(Case("cuda", CPU, GPU, [CPU], "has no CUDAExecutionProvider"), id="a build without CUDA"),
+        pytest.param(
+            Case("cuda", GPU, CPU, [LIBRARIES, GPU, CPU], "CUDA did not start"),
+            id="no driver: onnxruntime goes on without a word",
+        ),
+        pytest.param(
+            Case("cuda", GPU, RuntimeError("no CUDA-capable device"), [LIBRARIES, GPU, CPU], "no CUDA-capable device"),
+            id="no device: onnxruntime fails",
+        ),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one_and_else_one_line_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    runtime = FakeRuntime(monkeypatch, case.available, case.got)
+    with structlog.testing.capture_logs() as lines:
+        model = OnnxModel(write(tmp_path, "model.onnx", add_one()), 1, case.device)
+    assert runtime.tried == case.tried
+    assert [case.says in f"{line['event']} {line.get('why')}" for line in lines] == ([True] if case.says else [])
+    x = np.ones((1, 2), np.float32)
+    assert (model.predict({"x": x})["y"] == x + 1).all()
