@@ -23,6 +23,8 @@ import structlog
 import uvloop
 
 from model_server import grpc_api, metrics_endpoint, startup
+from model_server.cache import caching
+from model_server.cache.caching import Caching
 from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
@@ -82,6 +84,8 @@ class Process:
             await asyncio.gather(serving, self._stop_grpc())
             if self._executor is not None:
                 self._executor.stop()
+            if self._lifecycle.served is not None and isinstance(self._lifecycle.served.dispatcher, Caching):
+                await self._lifecycle.served.dispatcher.close()
             metrics.close()
 
     async def _until_stopped(self, model_dir: Path) -> None:
@@ -105,7 +109,8 @@ class Process:
         if batchable(model.metadata):
             limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
         dispatcher = Dispatcher(self._executor, settings.max_queue, self._telemetry, limits)
-        return Served(model.metadata, dispatcher, loaded.digest, settings.revision or loaded.digest[:8])
+        queue = caching.over(dispatcher, settings, loaded.digest, self._telemetry)
+        return Served(model.metadata, queue, loaded.digest, settings.revision or loaded.digest[:8])
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:

@@ -127,6 +127,10 @@ class Dispatcher:
                 self._waiting.remove(item)
                 self._close(item)
 
+    def waits(self, ticket: Ticket) -> bool:
+        """Whether nothing has been computed of some of `ticket` yet, as it is queued."""
+        return bool(self._waiting.of(ticket))
+
     def wanted(self, ticket: Ticket, deadline: float, priority: Priority) -> None:
         """Others wait for `ticket` now (see model_server.cache): its deadline and its priority become theirs."""
         if ticket.done is None or not ticket.open_items:

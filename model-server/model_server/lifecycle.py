@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from model_server.cache.caching import Caching
 from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem
 from model_server.models.base import Metadata
@@ -23,7 +24,7 @@ class Served:
     """The loaded model and what is known about it."""
 
     metadata: Metadata
-    dispatcher: Dispatcher
+    dispatcher: Dispatcher | Caching
     """Where its predictions are asked for."""
     digest: str
     """sha256 of what was loaded, hexadecimal."""

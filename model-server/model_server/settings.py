@@ -19,6 +19,7 @@ PREFIX: Final = "INFLIGHT_"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
+_CACHE_URL = re.compile(r"(valkeys?|rediss?)://[^\s/?#]+(/\d{1,9})?")
 _AMBIENT = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
@@ -80,6 +81,12 @@ class Settings:
     """Rows of several requests that one prediction may take; 1: no batching."""
     batch_max_delay_milliseconds: int = 0
     """How long a free slot waits for more rows; 0: what waits is run at once, and gathers while all slots are busy."""
+    cache_max_megabytes: int = 0
+    """MiB of answers that are kept for equal requests; 0: none are, and equal requests are computed each for itself."""
+    cache_ttl_seconds: int = 300
+    """How long an answer is kept."""
+    cache_url: str = ""
+    """valkey:// or redis:// (valkeys://, rediss:// with TLS) of a server where replicas share answers; empty: none."""
     timeout_milliseconds: int = 10_000
     """Milliseconds from a request's arrival to its answer; a client may only lower it."""
     max_body_bytes: int = 32 * 1024**2
@@ -116,6 +123,7 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
     level = env.text("LOG_LEVEL", "info").lower()
     if level not in ("debug", "info", "warning", "error"):
         raise env.invalid("LOG_LEVEL", level, "must be debug, info, warning or error")
+    cache_max_megabytes = env.integer("CACHE_MAX_MEGABYTES", Settings.cache_max_megabytes, 0, 65_536)
     return Settings(
         model=_model(env, local_files),
         storage=StorageSettings(
@@ -134,6 +142,9 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
         max_queue=env.integer("MAX_QUEUE", Settings.max_queue, 0, 1000),
         batch_max_rows=env.integer("BATCH_MAX_ROWS", Settings.batch_max_rows, 1, 100_000),
         batch_max_delay_milliseconds=env.integer("BATCH_MAX_DELAY_MILLISECONDS", 0, 0, 10_000),
+        cache_max_megabytes=cache_max_megabytes,
+        cache_ttl_seconds=env.integer("CACHE_TTL_SECONDS", Settings.cache_ttl_seconds, 1, 86_400),
+        cache_url=_cache_url(env, cache_max_megabytes),
         timeout_milliseconds=env.integer("TIMEOUT_MILLISECONDS", Settings.timeout_milliseconds, 1, 600_000),
         max_body_bytes=env.integer("MAX_BODY_BYTES", Settings.max_body_bytes, 1, 2**34),
         drain_delay_seconds=env.integer("DRAIN_DELAY_SECONDS", int(Settings.drain_delay_seconds), 0, 3600),
@@ -175,6 +186,15 @@ def _model(env: _Reader, local_files: bool) -> ModelSettings:
     )
 
 
+def _cache_url(env: _Reader, megabytes: int) -> str:
+    url = env.text("CACHE_URL")
+    if url and not _CACHE_URL.fullmatch(url):  # it may hold a password: not shown
+        raise env.invalid("CACHE_URL", "", "must look like valkey://[user:password@]host[:port][/database]")
+    if url and not megabytes:
+        raise env.invalid("CACHE_URL", "", "needs INFLIGHT_CACHE_MAX_MEGABYTES above 0: answers are kept here as well")
+    return url
+
+
 class _Reader:
     """INFLIGHT_* variables by name, with errors that name them."""
 
@@ -191,4 +211,5 @@ class _Reader:
         return int(raw)
 
     def invalid(self, name: str, value: str, want: str) -> LoadFailure:
-        return LoadFailure(Reason.INVALID_SETTINGS, f"{PREFIX}{name} {want}, not {value[:200]!r}")
+        shown = f", not {value[:200]!r}" if value else ""
+        return LoadFailure(Reason.INVALID_SETTINGS, f"{PREFIX}{name} {want}{shown}")

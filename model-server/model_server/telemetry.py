@@ -39,6 +39,7 @@ class Telemetry:
         self.worker_restarts = Counter()
         self.cache_requests = Labelled(Counter)
         self.cache_evictions = Counter()
+        self.cache_shared_errors = Counter()
         self.cold_start = Labelled(Gauge)
         self._service = Histogram(_SECONDS)
         self._batch_rows = Histogram(_ROWS)
@@ -90,6 +91,8 @@ class Telemetry:
         yield _counter("worker_restarts", "Worker processes that were replaced", self.worker_restarts)
         yield _counter("cache_requests", "Requests by what the cache had for them", self.cache_requests, "result")
         yield _counter("cache_evictions", "Answers dropped to make room", self.cache_evictions)
+        text = "Failures of the shared cache: late answers, broken exchanges, values that are none of ours"
+        yield _counter("cache_shared_errors", text, self.cache_shared_errors)
         yield _gauge("cache_bytes", "Bytes of the answers that the cache holds", self._cache_bytes())
         yield _gauge("cache_entries", "Answers that the cache holds", self._cache_entries())
         text = "From a prediction request's headers to its answer, by status code (499: the client left)"

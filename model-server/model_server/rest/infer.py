@@ -17,6 +17,9 @@ from urllib.parse import unquote
 import structlog
 
 from model_server import logs
+from model_server.cache.caching import Caching
+from model_server.cache.control import Use
+from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem, first_line
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.tensors import Tensors
@@ -80,6 +83,7 @@ class Call:
         "_request",
         "_served",
         "_ticket",
+        "_use",
         "deadline",
         "request_id",
     )
@@ -93,6 +97,8 @@ class Call:
         self._ticket: Ticket | None = None
         self._served: Served
         self._request: v2.Request | None = None
+        self._use: Use | None = None
+        """Of the cache of answers, if there is one."""
         self.request_id = head.request_id()
         self.deadline = 0.0
         """On the loop's clock."""
@@ -126,13 +132,20 @@ class Call:
         logs.request_id.set(self.request_id)
         try:
             inputs = self._decoded(body)
-            ticket = self._served.dispatcher.enter(inputs, self.deadline, self._head.priority(), self._done)
+            ticket = self._enter(self._served.dispatcher, inputs)
             if self._reply is not None:
                 self._ticket = ticket
         except Problem as problem:
             self.fail(problem)
         except Exception as error:
             self._broke(error)
+
+    def _enter(self, queue: Dispatcher | Caching, inputs: Tensors) -> Ticket:
+        priority = self._head.priority()
+        if not isinstance(queue, Caching):
+            return queue.enter(inputs, self.deadline, priority, self._done)
+        self._use = Use.asked(self._head.fields.get(b"cache-control"))
+        return queue.enter(inputs, self.deadline, priority, self._done, self._use)
 
     def leave(self) -> None:
         """The client has gone: nothing is computed for it any more, and nothing answered."""
@@ -160,7 +173,10 @@ class Call:
         try:
             if outputs is None:
                 raise error or RuntimeError("neither outputs nor an error")
-            self._answer(Answer(200, self._encoded(outputs)))
+            answer = Answer(200, self._encoded(outputs))
+            if self._use is not None and self._use.result is not None:
+                answer.headers.append((b"x-inflight-cache", self._use.result.encode()))
+            self._answer(answer)
         except Problem as problem:
             self.fail(problem)
         except Exception as failure:
