@@ -35,6 +35,7 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("--grpc-port", "GRPC_PORT", "port of gRPC (8081 if it is installed and the port is free; 0: none)"),
     ("--concurrency", "CONCURRENCY", "predictions at once (1)"),
     ("--max-queue", "MAX_QUEUE", "requests that wait (8)"),
+    ("--isolation", "ISOLATION", "thread | process (default: process for Python and scikit-learn models)"),
     ("--batch-max-rows", "BATCH_MAX_ROWS", "rows of several requests in one prediction (1: no batching)"),
     ("--batch-max-delay-ms", "BATCH_MAX_DELAY_MILLISECONDS", "milliseconds that a free slot waits for more rows (0)"),
     ("--cache-max-mb", "CACHE_MAX_MEGABYTES", "MiB of answers kept for equal requests (0: none)"),

@@ -12,9 +12,8 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,19 +22,19 @@ import structlog
 import uvloop
 
 from model_server import grpc_api, metrics_endpoint, startup
-from model_server.cache import caching
 from model_server.cache.caching import Caching
 from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
-from model_server.executor import Executor, QuickExecutor, ThreadExecutor
+from model_server.executor import Executor
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.base import batchable
 from model_server.rest import http_server
 from model_server.rest.front import Front
 from model_server.rest.infer import Inference
 from model_server.settings import Settings
-from model_server.startup import Loaded
+from model_server.startup import Started
+from model_server.storage.fetching import Fetched
 from model_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class Process:
         self._telemetry = Telemetry()
         self._lifecycle = Lifecycle(settings.model.name)
         self._executor: Executor | None = None
+        self._files: Fetched | None = None
         self._grpc: GrpcServer | None = None
         timeout = settings.timeout_milliseconds / 1000
         self._inference = Inference(self._lifecycle, self._telemetry, timeout, settings.max_body_bytes)
@@ -90,27 +90,30 @@ class Process:
 
     async def _until_stopped(self, model_dir: Path) -> None:
         """Load, be ready, and return when a stop is asked for, be it while loading."""
-        loading = _on_a_thread(self._loop, lambda: startup.start(self._settings, model_dir, self._phase_took))
+        loading = asyncio.create_task(startup.start(self._settings, model_dir, self._telemetry))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
+        if not loading.done():
+            loading.cancel()
+            await asyncio.wait((loading,))
+        else:
             self._lifecycle.loaded(self._served(loading.result()))
-            self._phase_took("ready", time.monotonic() - self._born)
-            _log.info("ready", seconds=round(time.monotonic() - self._born, 3))
+            seconds = time.monotonic() - self._born
+            self._telemetry.cold_start.labels("ready").set(seconds)
+            _log.info("ready", seconds=round(seconds, 3))
             self._grpc = await grpc_api.start(self._inference, self._settings.host, self._settings.grpc_port)
         await stopping
 
-    def _served(self, loaded: Loaded) -> Served:
-        """The model with what runs its predictions, and the queue in front."""
-        settings, model = self._settings, loaded.model
-        threads = ThreadExecutor(model.predict, settings.concurrency)
-        self._executor = QuickExecutor(model.predict, threads) if model.computes_only else threads
+    def _served(self, started: Started) -> Served:
+        """The model with the queue in front of it."""
+        settings, metadata = self._settings, started.metadata
+        self._executor = started.executor
+        self._files = started.fetched
         limits = NO_BATCHING
-        if batchable(model.metadata):
+        if batchable(metadata):
             limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
-        dispatcher = Dispatcher(self._executor, settings.max_queue, self._telemetry, limits)
-        queue = caching.over(dispatcher, settings, loaded.digest, self._telemetry)
-        return Served(model.metadata, queue, loaded.digest, settings.revision or loaded.digest[:8])
+        dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits)
+        return Served(metadata, dispatcher, started.fetched.digest, settings.revision or started.fetched.digest[:8])
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:
@@ -128,9 +131,6 @@ class Process:
         _log.info("draining", delay_seconds=self._settings.drain_delay_seconds)
         await asyncio.sleep(self._settings.drain_delay_seconds)
 
-    def _phase_took(self, phase: str, seconds: float) -> None:
-        self._telemetry.cold_start.labels(phase).set(seconds)
-
     def _on_signal(self, number: int) -> None:
         """SIGTERM drains; SIGINT (somebody at a keyboard) skips the delay; a second signal ends everything now."""
         if self._stopping.is_set():
@@ -138,30 +138,6 @@ class Process:
         self._impatient = number == signal.SIGINT
         self._lifecycle.drain()
         self._stopping.set()
-
-
-def _on_a_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], Loaded]) -> asyncio.Future[Loaded]:
-    """`work()` on a daemon thread: a fetch that hangs must not keep the process from ending."""
-    future: asyncio.Future[Loaded] = loop.create_future()
-
-    def settle(result: Loaded | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
-
-    def run() -> None:
-        try:
-            outcome: tuple[Loaded | None, BaseException | None] = (work(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=run, name="startup", daemon=True).start()
-    return future
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -14,6 +14,8 @@ from typing import Final, Literal, cast, get_args
 from model_server.errors import LoadFailure, Reason
 
 Format = Literal["auto", "onnx", "skops", "python"]
+Device = Literal["cpu", "cuda"]
+Isolation = Literal["thread", "process"]
 PREFIX: Final = "INFLIGHT_"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -77,6 +79,14 @@ class Settings:
     """Predictions that run at once."""
     max_queue: int = 8
     """Requests that wait; one more is refused with 429."""
+    isolation: Isolation | None = None
+    """Where predictions run: on threads of this process, or in worker processes; None: by the model's format."""
+    worker_max_requests: int = 0
+    """Predictions after which a worker process makes way for a fresh one; 0: never."""
+    worker_max_rss_megabytes: int = 0
+    """Resident MiB, what it shares included, over which a worker process makes way for a fresh one; 0: never."""
+    device: Device = "cpu"
+    """Where ONNX models compute; cuda: on the GPU if there is one, else on the CPU with a warning in the log."""
     batch_max_rows: int = 1
     """Rows of several requests that one prediction may take; 1: no batching."""
     batch_max_delay_milliseconds: int = 0
@@ -133,13 +143,17 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
             ambient_identity=any(environ.get(name) for name in _AMBIENT),
             max_bytes=env.integer("MAX_MODEL_BYTES", StorageSettings.max_bytes, 1, 2**50),
             cache_dir=Path(cache_dir) if cache_dir else None,
-            cache_max_bytes=env.integer("CACHE_MAX_BYTES", StorageSettings.cache_max_bytes, 0, 2**50),
+            cache_max_bytes=env.integer("CACHE_DIR_MAX_BYTES", StorageSettings.cache_max_bytes, 0, 2**50),
             connections=env.integer("FETCH_CONNECTIONS", StorageSettings.connections, 1, 64),
             timeout_seconds=env.integer("FETCH_TIMEOUT_SECONDS", int(StorageSettings.timeout_seconds), 1, 86_400),
         ),
         model_dir=Path(model_dir) if model_dir else None,
         concurrency=env.integer("CONCURRENCY", Settings.concurrency, 1, 64),
         max_queue=env.integer("MAX_QUEUE", Settings.max_queue, 0, 1000),
+        isolation=_isolation(env),
+        worker_max_requests=env.integer("WORKER_MAX_REQUESTS", 0, 0, 10**9),
+        worker_max_rss_megabytes=env.integer("WORKER_MAX_RSS_MEGABYTES", 0, 0, 2**24),
+        device=_device(env),
         batch_max_rows=env.integer("BATCH_MAX_ROWS", Settings.batch_max_rows, 1, 100_000),
         batch_max_delay_milliseconds=env.integer("BATCH_MAX_DELAY_MILLISECONDS", 0, 0, 10_000),
         cache_max_megabytes=cache_max_megabytes,
@@ -157,6 +171,20 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
         termination_log=Path(termination_log) if termination_log else None,
         log_level=level,
     )
+
+
+def _isolation(env: _Reader) -> Isolation | None:
+    isolation = env.text("ISOLATION")
+    if isolation and isolation not in get_args(Isolation):
+        raise env.invalid("ISOLATION", isolation, f"must be one of {', '.join(get_args(Isolation))}")
+    return cast(Isolation, isolation) if isolation else None
+
+
+def _device(env: _Reader) -> Device:
+    device = env.text("DEVICE", Settings.device)
+    if device not in get_args(Device):
+        raise env.invalid("DEVICE", device, f"must be one of {', '.join(get_args(Device))}")
+    return cast(Device, device)
 
 
 def _model(env: _Reader, local_files: bool) -> ModelSettings:

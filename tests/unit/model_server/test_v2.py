@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import orjson
@@ -165,7 +166,7 @@ def test_flat_and_nested_data_are_the_same_tensor() -> None:
 
 def answer(answered: dict[str, Any], **members: Any) -> dict[str, Any]:
     asked = v2.decode(orjson.dumps(request(**members)), Metadata("python"))
-    served = Served(FakeModel(), DIGEST, VERSION)
+    served = Served(FakeModel().metadata, Mock(), DIGEST, VERSION)
     parsed: dict[str, Any] = orjson.loads(v2.encode(asked, answered, "digits", served))
     return parsed
 
