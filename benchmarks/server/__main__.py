@@ -24,12 +24,14 @@ from benchmarks.server.calibrate import calibrate
 from benchmarks.server.models import tiny
 from benchmarks.server.promises import verdicts
 from benchmarks.server.samples import Sample, Table
-from benchmarks.server.servers import SERVERS, Server
+from benchmarks.server.servers import SERVERS
 from benchmarks.server.session import NoAnswerError, Session
-from benchmarks.server.works import overload, throughput
+from benchmarks.server.starting import Server
+from benchmarks.server.works import footprint, limits, overload, peak, throughput
 from inflight_demo.console import Console
 
 WORKS: Final = ("W1", "W2", "W3", "W4", "W5")
+LIMITS: Final = {"W2": limits.chains, "W3": limits.rows}
 
 
 def main() -> int:
@@ -118,10 +120,10 @@ async def _round(
     work: str, servers: list[Server], session: Session, *, number: int, samples: list[Sample], absent: list[str]
 ) -> None:
     capacity = 0.0
-    if work == "W2":
-        samples.append(await overload.limit(session, number))
+    if work in LIMITS:
+        samples.append(await LIMITS[work](session, number))
         session.console.say(report.line(samples[-1]))
-        capacity = samples[-1].values["goodput"]
+        capacity = samples[-1].values.get("goodput", 0.0)
     for server in servers:
         try:
             async for sample in _loads(work, server, session, number, capacity):
@@ -132,10 +134,15 @@ async def _round(
             session.console.say(f"round {number + 1}  {server.title}: not measured: {error}")
 
 
-def _loads(work: str, server: Server, session: Session, number: int, capacity: float) -> AsyncIterator[Sample]:
-    if work == "W2":
-        return overload.measure(server, session, number, capacity)
-    return throughput.measure(server, work, session, number)
+async def _loads(work: str, server: Server, session: Session, number: int, capacity: float) -> AsyncIterator[Sample]:
+    """All samples of a server in one round of a work."""
+    parts = [overload.measure(server, session, number, capacity)] if work == "W2" else []
+    parts += [footprint.measure(server, session, number)] if work == "W5" else []
+    parts += [peak.measure(server, session, number)] if work == "W4" and server.kind != "ceiling" else []
+    parts += [throughput.measure(server, work, session, number)] if work in throughput.CONNECTIONS else []
+    for part in parts:
+        async for sample in part:
+            yield sample
 
 
 def _report(console: Console, *, quick: bool) -> int:

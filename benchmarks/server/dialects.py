@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,10 @@ BOUNDARY: Final = "inflight-benchmark"
 _DATATYPES: Final = {"float32": "FP32", "int64": "INT64"}
 
 
+_JSON: Final = {"content-type": "application/json"}
+_BYTES: Final = {"content-type": "application/octet-stream"}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Where and how one array is asked about."""
@@ -32,12 +36,12 @@ class Dialect:
     path: str
     encode: Encode
     decode: Decode
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Callable[[Array], Mapping[str, str]] = lambda _: _JSON
 
     def message(self, x: Array, timeout_seconds: float | None = None) -> bytes:
         """A whole request; every server is told the client's patience alike."""
         patience = {TIMEOUT_HEADER: str(round(timeout_seconds * 1000))} if timeout_seconds else {}
-        return wire.request("POST", self.path, self.encode(x), {**self.headers, **patience})
+        return wire.request("POST", self.path, self.encode(x), {**self.headers(x), **patience})
 
     def matches(self, body: bytes, wanted: Array, tolerance: float = 1e-4) -> bool:
         """Whether an answer's body is right; one that can't be read is not."""
@@ -48,22 +52,19 @@ class Dialect:
         return got.size == wanted.size and bool(np.allclose(got.reshape(wanted.shape), wanted, tolerance, tolerance))
 
 
-_JSON: Final = {"content-type": "application/json"}
-
-
 def v2_json(model: str) -> Dialect:
     """Open Inference Protocol, numbers as JSON."""
-    return Dialect(f"/v2/models/{model}/infer", _v2_body, _v2_answer, _JSON)
+    return Dialect(f"/v2/models/{model}/infer", _v2_body, _v2_answer)
 
 
 def plain_json(path: str) -> Dialect:
     """{"x": rows} → {"y": rows}, or the bare rows."""
-    return Dialect(path, lambda x: json.dumps({"x": x.tolist()}).encode(), _plain_answer, _JSON)
+    return Dialect(path, lambda x: json.dumps({"x": x.tolist()}).encode(), _plain_answer)
 
 
 def raw(path: str) -> Dialect:
     """The tensor's bytes alone."""
-    return Dialect(path, lambda x: x.tobytes(), _plain_answer, {"content-type": "application/octet-stream"})
+    return Dialect(path, lambda x: x.tobytes(), _plain_answer, lambda _: _BYTES)
 
 
 def multipart(path: str) -> Dialect:
@@ -74,21 +75,32 @@ def multipart(path: str) -> Dialect:
     ).encode()
     tail = f"\r\n--{BOUNDARY}--\r\n".encode()
     kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-    return Dialect(path, lambda x: head + x.tobytes() + tail, _plain_answer, kind)
+    return Dialect(path, lambda x: head + x.tobytes() + tail, _plain_answer, lambda _: kind)
 
 
 def v2_base64(model: str) -> Dialect:
     """Open Inference Protocol with the tensor's bytes in base64, for a server without the binary extension."""
-    return Dialect(f"/v2/models/{model}/infer", _v2_base64_body, _v2_answer, _JSON)
+    return Dialect(f"/v2/models/{model}/infer", _v2_base64_body, _v2_answer)
 
 
-def v2_binary(model: str, shape: Sequence[int]) -> Dialect:
+def v2_binary(model: str) -> Dialect:
     """Open Inference Protocol with the binary tensor extension: JSON first, the tensor's bytes after it."""
-    size = 4 * int(np.prod(shape))
-    tensor = {"name": "x", "datatype": "FP32", "shape": list(shape), "parameters": {"binary_data_size": size}}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
-    return Dialect(f"/v2/models/{model}/infer", lambda x: head + x.tobytes(), _v2_answer, headers)
+    return Dialect(
+        f"/v2/models/{model}/infer",
+        lambda x: _v2_binary_head(x) + x.tobytes(),
+        _v2_answer,
+        lambda x: {**_BYTES, "inference-header-content-length": str(len(_v2_binary_head(x)))},
+    )
+
+
+def constant(wanted: Array) -> str:
+    """The body that a server sends which knows one answer only."""
+    return json.dumps({"outputs": [{"name": "y", "shape": list(wanted.shape), "data": wanted.ravel().tolist()}]})
+
+
+def _v2_binary_head(x: Array) -> bytes:
+    tensor = {"name": "x", "datatype": _DATATYPES[str(x.dtype)], "shape": list(x.shape)}
+    return json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": x.nbytes}}]}).encode()
 
 
 def _v2_body(x: Array) -> bytes:

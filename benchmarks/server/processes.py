@@ -95,13 +95,22 @@ class Tree:
         rss = pss = 0.0
         pids = self.pids()
         for pid in pids:
-            for line in _read(pid, "smaps_rollup").splitlines():
-                name, _, value = line.partition(b":")
-                if name == b"Rss":
-                    rss += int(value.split()[0]) / 1024
-                elif name == b"Pss":
-                    pss += int(value.split()[0]) / 1024
+            rollup = _read(pid, "smaps_rollup")
+            rss += _mebibytes(rollup, b"Rss")
+            pss += _mebibytes(rollup, b"Pss")
         return Weight(round(rss, 1), round(pss, 1), len(pids))
+
+    def start_peak(self) -> dict[int, float]:
+        """MiB that each process holds now; from now on the kernel notes their peaks anew."""
+        held = {}
+        for pid in self.pids():
+            Path("/proc", str(pid), "clear_refs").write_text("5")
+            held[pid] = _mebibytes(_read(pid, "status"), b"VmRSS")
+        return held
+
+    def peak_above(self, before: Mapping[int, float]) -> float:
+        """MiB that the processes of `before` held more at their peaks, all together."""
+        return sum(_mebibytes(_read(pid, "status"), b"VmHWM") - held for pid, held in before.items())
 
     def last_words(self) -> str:
         """The end of its output."""
@@ -123,6 +132,15 @@ class Tree:
             self._main.poll()
             time.sleep(0.05)
         self._main.wait(5)
+
+
+def _mebibytes(content: bytes, wanted: bytes) -> float:
+    """One of the lines `Name:  1234 kB`; 0 without it."""
+    for line in content.splitlines():
+        name, _, value = line.partition(b":")
+        if name == wanted:
+            return int(value.split()[0]) / 1024
+    return 0.0
 
 
 def _read(pid: int | str, what: str) -> bytes:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks.server.samples import Table, shown
-from benchmarks.server.servers import TIMEOUT_SECONDS
+from benchmarks.server.starting import TIMEOUT_SECONDS
 from benchmarks.server.verdicts import (
     OURS,
     Goal,
@@ -21,7 +21,8 @@ from benchmarks.server.verdicts import (
     ratio,
     worst,
 )
-from benchmarks.server.works import overload
+from benchmarks.server.works import footprint, overload, peak
+from benchmarks.server.works.limits import LIMIT
 from benchmarks.server.works.throughput import point
 
 CONSTANT: Final = "constant"
@@ -94,7 +95,7 @@ def _closed_loops(table: Table) -> Iterator[Verdict]:
             found[load],
             f"{shown(found[load])} % (at {load.split(',')[0]})",
             f"at 50: {beside(best(table, 'W2', overload.again(50), 'goodput'), median_of(goodput), '/s')}",
-            figure(table.of("W2", overload.LIMIT, overload.LIMIT, "goodput"), "/s"),
+            figure(table.of("W2", LIMIT, LIMIT, "goodput"), "/s"),
         )
     slowest = worst(of_all(table, "W2", OURS, [overload.as_told(50), overload.again(50)], "p50_ms"))
     yield Verdict(
@@ -158,7 +159,7 @@ def _open_loops(table: Table) -> Iterator[Verdict]:
             Goal(">=", share, "%"),
             median_of(table.of("W2", OURS, load, "of_limit_percent")),
             peer=beside(best(table, "W2", load, "goodput"), median_of(goodput), "/s"),
-            ceiling=figure(table.of("W2", overload.LIMIT, overload.LIMIT, "goodput"), "/s"),
+            ceiling=figure(table.of("W2", LIMIT, LIMIT, "goodput"), "/s"),
         )
     slowest = worst(of_all(table, "W2", OURS, _OPEN, "p99_ms"))
     yield Verdict("W2", "p99 of answers in an open loop", Goal("<=", 1000 * TIMEOUT_SECONDS, "ms"), slowest)
@@ -170,7 +171,7 @@ def _batching(table: Table) -> Iterator[Verdict]:
     many, of = point(64), partial(table.of, "W3")
     rps, p99, p50 = of(OURS, many, "rps"), of(OURS, many, "p99_ms"), of(OURS, point(1), "p50_ms")
     peer, quickest = best(table, "W3", many, "rps"), best(table, "W3", many, "p99_ms", higher=False)
-    limit = of("rows-limit", "limit", "rps")
+    limit = of(LIMIT, LIMIT, "rps")
     yield Verdict(
         "W3",
         "requests/s of 64 clients, to the best peer's",
@@ -186,7 +187,7 @@ def _batching(table: Table) -> Iterator[Verdict]:
         ratio(p99, of(peer[0], many, "p99_ms")) if peer else math.nan,
         peer=beside(quickest, median_of(p99), "ms"),
     )
-    model = of("rows-limit", "limit", "model_ms")
+    model = of(LIMIT, LIMIT, "model_ms")
     yield Verdict(
         "W3",
         "p50 of a single client, over the model's own time",
@@ -215,13 +216,13 @@ def _large(table: Table) -> Iterator[Verdict]:
         f"{shown(ratio(rps, reading))} x: {figure(rps, '/s')}",
         ceiling=figure(reading, "/s"),
     )
-    peak = of(OURS, "1 request", "peak_of_payload")
+    above = of(OURS, peak.ONE, "peak_of_payload")
     yield Verdict(
         "W4",
         "peak memory of one request, to its payload",
         Goal("<=", 2.2, "x"),
-        median_of(peak),
-        peer=beside(best(table, "W4", "1 request", "peak_of_payload", higher=False), median_of(peak), "x"),
+        median_of(above),
+        peer=beside(best(table, "W4", peak.ONE, "peak_of_payload", higher=False), median_of(above), "x"),
     )
 
 
@@ -232,7 +233,7 @@ def _footprint(table: Table) -> Iterator[Verdict]:
         ("rss_mib", "idle RSS, to the best peer's", "MiB", 0.7),
         ("installed_mib", "installed, to the smallest peer", "MiB", 1),
     ):
-        mine, peer = of(OURS, "alone", value), best(table, "W5", "alone", value, higher=False)
+        mine, peer = of(OURS, footprint.ALONE, value), best(table, "W5", footprint.ALONE, value, higher=False)
         share = ratio(mine, peer[1] if peer else None)
         said = f"{shown(share)} x: {figure(mine, unit)}"
         yield Verdict("W5", what, Goal("<=", goal, "x"), share, said, beside(peer, median_of(mine), unit))

@@ -8,75 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.server import dialects, venvs
 from benchmarks.server.dialects import Dialect
-from benchmarks.server.models.tiny import IMAGE
-
-TIMEOUT_SECONDS: Final = 2.0
-"""The clients' patience in W2; also told to peers that have a setting for it."""
-PATIENT_SECONDS: Final = 30.0
-_HERE: Final = Path(__file__).resolve().parent
-_MODELS: Final = _HERE / "models"
-_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_NOT_INHERITED: Final = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONPATH", "VIRTUAL_ENV")
-
-
-@dataclass(frozen=True)
-class Start:
-    """What starting needs: the work, a port and two more, a directory of its own, what the models read."""
-
-    work: str
-    port: int
-    others: tuple[int, int]
-    directory: Path
-    model_environment: Mapping[str, str]
-
-    @property
-    def onnx(self) -> Path:
-        """The model's file of W1, W4 and W5."""
-        return venvs.home() / "models" / ("image.onnx" if self.work == "W4" else "tiny.onnx")
-
-    @property
-    def patience(self) -> float:
-        """Seconds that a server may take for an answer."""
-        return TIMEOUT_SECONDS if self.work == "W2" else PATIENT_SECONDS
-
-
-@dataclass(frozen=True)
-class Server:
-    """One way to serve."""
-
-    name: str
-    title: str
-    environment: str
-    """Which venv."""
-    works: tuple[str, ...]
-    command: Callable[[Start], list[str]]
-    talk: Callable[[str], Dialect]
-    """The dialect by work."""
-    variables: Callable[[Start], dict[str, str]] = lambda _: {}
-    kind: str = "peer"
-    """ours | peer | naive | ceiling"""
-
-    def full_environment(self, start: Start) -> dict[str, str]:
-        """All variables of its processes."""
-        kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        mine = {} if self.kind == "ours" else _ONE_THREAD | _for_peers(start)
-        return kept | mine | dict(start.model_environment) | self.variables(start)
-
-
-def _for_peers(start: Start) -> dict[str, str]:
-    return {
-        "BENCH_WORK": start.work,
-        "BENCH_MODEL": str(start.onnx),
-        "BENCH_TIMEOUT": str(start.patience),
-        "PYTHONPATH": f"{_HERE / 'peers'}{os.pathsep}{_MODELS}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+from benchmarks.server.starting import HERE, MODELS, Server, Start, for_peers
 
 
 def _bin(name: str, program: str) -> str:
@@ -84,7 +21,7 @@ def _bin(name: str, program: str) -> str:
 
 
 def _app(name: str, file: str = "app.py") -> str:
-    return str(_HERE / "peers" / name / file)
+    return str(HERE / "peers" / name / file)
 
 
 OURS_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -98,7 +35,7 @@ OURS_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def _ours(start: Start) -> list[str]:
-    python_models = {"W2": _MODELS / "chain.py", "W3": _MODELS / "rows.py"}
+    python_models = {"W2": MODELS / "chain.py", "W3": MODELS / "rows.py"}
     model = python_models.get(start.work, start.onnx)
     as_python = ["--format", "python", "--entrypoint", _entrypoint(model)] if model.suffix == ".py" else []
     ports = ["--port", str(start.port), "--metrics-port", str(start.others[0])]
@@ -113,7 +50,7 @@ def _entrypoint(model: Path) -> str:
 def _uvicorn(processes: int) -> Callable[[Start], list[str]]:
     def command(start: Start) -> list[str]:
         workers = ["--workers", str(processes)] if processes > 1 else []
-        where = ["--app-dir", str(_HERE / "peers" / "plain"), "--port", str(start.port), "--no-access-log"]
+        where = ["--app-dir", str(HERE / "peers" / "plain"), "--port", str(start.port), "--no-access-log"]
         return [_bin("plain", "uvicorn"), "app:app", *where, *workers]
 
     return command
@@ -137,7 +74,7 @@ def _mlserver_variables(start: Start) -> dict[str, str]:
         "MLSERVER_MODEL_IMPLEMENTATION": "app.Served",
     }
     batching = {"MLSERVER_MODEL_MAX_BATCH_SIZE": "64", "MLSERVER_MODEL_MAX_BATCH_TIME": "0.01"}
-    paths = f"{_for_peers(start)['PYTHONPATH']}{os.pathsep}{_HERE / 'peers' / 'mlserver'}"
+    paths = f"{for_peers(start)['PYTHONPATH']}{os.pathsep}{HERE / 'peers' / 'mlserver'}"
     return settings | (batching if start.work == "W3" else {}) | {"PYTHONPATH": paths}
 
 
@@ -145,12 +82,12 @@ def _bentoml_variables(start: Start) -> dict[str, str]:
     return {
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(start.directory / "home"),
-        "BENCH_BOUND": "10",
+        "BENCH_BOUND": "20",
     }
 
 
 def _bentoml(start: Start) -> list[str]:
-    where = ["--working-dir", str(_HERE / "peers" / "bentoml"), "--host", "127.0.0.1", "--port", str(start.port)]
+    where = ["--working-dir", str(HERE / "peers" / "bentoml"), "--host", "127.0.0.1", "--port", str(start.port)]
     return [_bin("bentoml", "bentoml"), "serve", "app:Service", *where]
 
 
@@ -159,6 +96,20 @@ _ALL: Final = ("W1", "W2", "W3", "W4", "W5")
 
 def _plain_talk(work: str) -> Dialect:
     return dialects.raw("/image") if work == "W4" else dialects.plain_json("/predict")
+
+
+def _constant(start: Start) -> list[str]:
+    where = ["--app-dir", str(HERE / "ceilings"), "--port", str(start.port), "--workers", "2"]
+    best = ["--no-access-log", "--log-level", "warning", "--lifespan", "off", "--loop", "uvloop", "--http", "httptools"]
+    return [_bin("ours", "uvicorn"), "constant:app", *where, *best]
+
+
+def _protocol(start: Start) -> list[str]:
+    return [str(venvs.python("ours")), str(HERE / "ceilings" / "protocol.py"), str(start.port), str(start.onnx)]
+
+
+def _ceiling_talk(work: str) -> Dialect:
+    return dialects.v2_binary("m") if work == "W4" else dialects.v2_json("m")
 
 
 SERVERS: Final[Mapping[str, Server]] = {
@@ -170,7 +121,7 @@ SERVERS: Final[Mapping[str, Server]] = {
             "ours",
             _ALL,
             _ours,
-            lambda work: dialects.v2_binary("m", IMAGE) if work == "W4" else dialects.v2_json("m"),
+            lambda work: dialects.v2_binary("m") if work == "W4" else dialects.v2_json("m"),
             kind="ours",
         ),
         Server(
@@ -189,6 +140,7 @@ SERVERS: Final[Mapping[str, Server]] = {
             _ALL,
             lambda start: [str(venvs.python("litserve")), _app("litserve"), str(start.port)],
             lambda work: dialects.multipart("/predict") if work == "W4" else dialects.plain_json("/predict"),
+            lambda start: {"BENCH_FAST_QUEUE": "0" if start.work == "W2" else "1"},
         ),
         Server(
             "bentoml",
@@ -206,9 +158,12 @@ SERVERS: Final[Mapping[str, Server]] = {
             _ALL,
             lambda start: [str(venvs.python("ray")), _app("ray"), str(start.port), "/tmp/inflight-bench-ray"],  # noqa: S108
             lambda work: dialects.raw("/predict") if work == "W4" else dialects.plain_json("/predict"),
-            lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "BENCH_BOUND": "18"},
+            lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "BENCH_BOUND": "18"},
         ),
         Server("plain", "plain FastAPI", "plain", _ALL, _uvicorn(1), _plain_talk, kind="naive"),
         Server("plain2", "plain FastAPI x2", "plain", ("W1", "W2", "W4"), _uvicorn(2), _plain_talk, kind="naive"),
+        Server("constant", "uvicorn, constant, x2", "ours", ("W1",), _constant, _ceiling_talk, kind="ceiling"),
+        Server("protocol", "raw protocol, real work, x2", "ours", ("W1",), _protocol, _ceiling_talk, kind="ceiling"),
+        Server("reading", "uvicorn, reads and drops, x2", "ours", ("W4",), _constant, _ceiling_talk, kind="ceiling"),
     )
 }

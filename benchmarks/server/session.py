@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.server.calibrate import Calibration
-from benchmarks.server.dialects import Array, Dialect
+from benchmarks.server.dialects import Array, Dialect, constant
 from benchmarks.server.processes import Tree, free_port
-from benchmarks.server.servers import Server, Start
+from benchmarks.server.starting import Server, Start
 from benchmarks.server.wire import Connection
 from inflight_demo.console import Console
 
@@ -81,7 +81,7 @@ class Session:
         predictions = where / "predictions"
         predictions.unlink(missing_ok=True)
         environment = self.calibration.environment() | {"BENCH_PREDICTIONS": str(predictions)}
-        start = Start(work, free_port(), (free_port(), free_port()), where, environment)
+        start = Start(work, free_port(), (free_port(), free_port()), where, environment, constant(question.wanted))
         began = time.monotonic()
         with Tree(server.command(start), server.full_environment(start), where, where / "log") as tree:
             dialect = server.talk(work)

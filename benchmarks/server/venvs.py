@@ -39,13 +39,13 @@ def python(name: str) -> Path:
 
 def ensure(name: str) -> bool:
     """Make the environment if it isn't there as required; whether it had to be made."""
-    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in _decided_by(name))).hexdigest()
+    wanted = hashlib.sha256(b"compiled".join(file.read_bytes() for file in _decided_by(name))).hexdigest()
     stamp = directory(name) / _STAMP
     if stamp.is_file() and stamp.read_text() == wanted:
         return False
     shutil.rmtree(directory(name), ignore_errors=True)
     _uv("venv", "--quiet", "--python", sys.executable, str(directory(name)))
-    _uv("pip", "install", "--quiet", "--python", str(python(name)), *_packages(name))
+    _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", str(python(name)), *_packages(name))
     stamp.write_text(wanted)
     return True
 

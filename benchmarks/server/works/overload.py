@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from benchmarks.server import clients, outcomes, venvs
+from benchmarks.server import clients, outcomes
 from benchmarks.server.clients import Load, Talk
 from benchmarks.server.models.chain import chain
-from benchmarks.server.processes import Tree
 from benchmarks.server.samples import Sample
-from benchmarks.server.servers import TIMEOUT_SECONDS, Server
 from benchmarks.server.session import Question, Running, Session
+from benchmarks.server.starting import TIMEOUT_SECONDS, Server
 
 WORK: Final = "W2"
 CLIENTS: Final = (1, 2, 5, 10, 20, 50)
 TIMES_CAPACITY: Final = (2, 10)
-LIMIT: Final = "limit"
 _CORES: Final = 2
 _DIFFERENT: Final = 8
 
@@ -61,22 +57,6 @@ class Wanted:
             right=lambda identity, answer: dialect.matches(answer.body, self.question(identity).wanted, 1e-15),
             timeout_seconds=TIMEOUT_SECONDS,
         )
-
-
-async def limit(session: Session, number: int) -> Sample:
-    """Two bare processes looping the model: predictions a second, and the CPU they get."""
-    files = [session.directory / f"limit-{process}" for process in range(_CORES)]
-    loop = str(venvs.REPOSITORY / "benchmarks" / "server" / "ceilings" / "loop.py")
-    models = str(venvs.REPOSITORY / "benchmarks" / "server" / "models")
-    with ExitStack() as stack:
-        for file in files:
-            file.unlink(missing_ok=True)
-            environment = session.calibration.environment() | {"BENCH_PREDICTIONS": str(file), "PYTHONPATH": models}
-            tree = Tree([str(venvs.python("ours")), loop], environment, session.directory, session.directory / "log")
-            stack.enter_context(tree)
-        await asyncio.sleep(session.seconds + 1)
-    rate = sum(outcomes.rate([p.end for p in outcomes.read(file)]) for file in files)
-    return Sample(WORK, LIMIT, LIMIT, number, {"goodput": rate})
 
 
 async def measure(server: Server, session: Session, number: int, capacity: float) -> AsyncIterator[Sample]:

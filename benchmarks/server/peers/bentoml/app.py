@@ -12,7 +12,7 @@ if WORK == "W2":
     TRAFFIC["max_concurrency"] = int(os.environ["BENCH_BOUND"])
 
 
-@bentoml.service(workers=2, traffic=TRAFFIC)
+@bentoml.service(workers=2, traffic=TRAFFIC, logging={"access": {"enabled": False}})
 class Service:
     def __init__(self) -> None:
         self.model = load()

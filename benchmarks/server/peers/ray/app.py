@@ -14,9 +14,10 @@ BOUNDS = {"max_ongoing_requests": 1, "max_queued_requests": int(os.environ["BENC
 if WORK == "W3":
     BOUNDS = {"max_ongoing_requests": 64}
 CPUS = {"num_cpus": 1}
+QUIET = {"enable_access_log": False}
 
 
-@serve.deployment(num_replicas=2, ray_actor_options=CPUS, **BOUNDS)
+@serve.deployment(num_replicas=2, ray_actor_options=CPUS, logging_config=QUIET, **BOUNDS)
 class Served:
     def __init__(self):
         self.model = load()
@@ -40,7 +41,7 @@ if __name__ == "__main__":
         num_cpus=2, include_dashboard=False, _temp_dir=sys.argv[2], log_to_driver=False, object_store_memory=256 * 2**20
     )
     http = {"host": "127.0.0.1", "port": int(sys.argv[1]), "request_timeout_s": float(os.environ["BENCH_TIMEOUT"])}
-    serve.start(http_options=http)
+    serve.start(http_options=http, logging_config=QUIET)
     serve.run(Served.bind(), route_prefix="/predict")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
