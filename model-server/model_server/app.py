@@ -22,6 +22,7 @@ import structlog
 import uvloop
 
 from model_server import grpc_api, metrics_endpoint, startup
+from model_server.cache import caching
 from model_server.cache.caching import Caching
 from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
@@ -113,7 +114,9 @@ class Process:
         if batchable(metadata):
             limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
         dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits)
-        return Served(metadata, dispatcher, started.fetched.digest, settings.revision or started.fetched.digest[:8])
+        digest = started.fetched.digest
+        queue = caching.over(dispatcher, settings, digest, self._telemetry)
+        return Served(metadata, queue, digest, settings.revision or digest[:8])
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:
