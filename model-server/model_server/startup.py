@@ -83,7 +83,9 @@ async def _in_processes(settings: Settings, path: Path, telemetry: Telemetry) ->
     recycling = Recycling(settings.worker_max_requests, settings.worker_max_rss_megabytes * 2**20)
     limit = settings.timeout_milliseconds / 1000 + _HANG_SECONDS
     pool = WorkerPool(settings.concurrency, limit, telemetry.worker_restarts.inc, recycling)
-    files = ModelFiles(path, model.format, model.entrypoint, _threads(settings), settings.storage.max_bytes)
+    files = ModelFiles(
+        path, model.format, model.entrypoint, _threads(settings), settings.storage.max_bytes, settings.device
+    )
     try:
         with _timed("load", telemetry):
             return await pool.start(files), pool

@@ -43,6 +43,7 @@ class ModelFiles:
     entrypoint: str
     threads: int
     max_bytes: int
+    device: str
 
 
 class _Process:

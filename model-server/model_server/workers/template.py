@@ -41,7 +41,8 @@ def main(descriptor: int, parent: int) -> None:
     control = socket.socket(fileno=descriptor)
     order = wire.parsed(control.recv(PACKET_BYTES))
     try:
-        model = load(Path(order["path"]), order["format"], order["entrypoint"], 1, order["max_bytes"])
+        path, max_bytes = Path(order["path"]), order["max_bytes"]
+        model = load(path, order["format"], order["entrypoint"], 1, max_bytes, device=order["device"])
     except LoadFailure as failure:
         control.send(wire.header({"failed": [failure.reason.value, failure.message]}))
         return

@@ -100,7 +100,7 @@ NEVER = Recycling()
 
 
 def files(path: Path) -> ModelFiles:
-    return ModelFiles(path, "python", "", 1, 2**30)
+    return ModelFiles(path, "python", "", 1, 2**30, "cpu")
 
 
 @asynccontextmanager
@@ -305,7 +305,7 @@ from model_server.workers.worker import Recycling
 
 async def main():
     pool = WorkerPool(3, 30, lambda: None, Recycling())
-    await pool.start(ModelFiles(Path(sys.argv[1]), "python", "", 1, 2**30))
+    await pool.start(ModelFiles(Path(sys.argv[1]), "python", "", 1, 2**30, "cpu"))
     print("ready", file=sys.stderr, flush=True)
     await asyncio.sleep(600)
 
