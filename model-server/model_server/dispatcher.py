@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from model_server import batching
+from model_server import batching, logs
 from model_server.decide import admission, batch_plan, standing
 from model_server.decide.admission import Load, Refusal, Refused
 from model_server.decide.batch_plan import NO_BATCHING, Limits
@@ -169,7 +169,7 @@ class Dispatcher:
         while self._free and (self._retries or self._waiting.length):
             if self._retries:
                 if items := [item for item in self._retries.popleft() if self._wanted(item)]:
-                    self._run(items)
+                    self._run_logged(items)
                 continue
             now = self._loop.time()
             plan = batch_plan.plan(self._waiting.in_turn(), now, self._limits, self._service, not self._running)
@@ -183,7 +183,7 @@ class Dispatcher:
                 return
             if plan.run:
                 self._taken(plan.run, now)
-                self._run(plan.run)
+                self._run_logged(plan.run)
 
     def _taken(self, items: Sequence[Item], now: float) -> None:
         """`items` leave the queue."""
@@ -199,6 +199,14 @@ class Dispatcher:
             self._gathering.cancel()
         self._gathering = self._loop.call_at(at, self._fill)
 
+    def _run_logged(self, items: Sequence[Item]) -> None:
+        """Run what waited: it isn't the request whose callback this is that log lines are about."""
+        token = logs.request_id.set(items[0].ticket.request_id if len(items) == 1 else "")
+        try:
+            self._run(items)
+        finally:
+            logs.request_id.reset(token)
+
     def _run(self, items: Sequence[Item]) -> None:
         if len(items) == 1:
             rows, inputs = items[0].rows, items[0].inputs
@@ -206,6 +214,8 @@ class Dispatcher:
             rows, inputs = sum([item.rows for item in items]), batching.joined([item.inputs for item in items])
         batch = _Batch(items, rows, self._loop.time())
         self._running.add(batch)
+        for item in items:
+            item.ticket.started = batch.started
         self._executor.submit(inputs, lambda outcome: self._ended(batch, outcome))
 
     def _ended(self, batch: _Batch, outcome: Outcome) -> None:

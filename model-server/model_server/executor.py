@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, Protocol
 
+from model_server import logs
 from model_server.models.tensors import Tensors
 
 QUICK_SECONDS: Final = 0.0005
@@ -61,14 +62,14 @@ class ThreadExecutor:
     def __init__(self, predict: Predict, slots: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._predict = predict
-        self._jobs: SimpleQueue[tuple[Tensors, Done] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Tensors, Done, str] | None] = SimpleQueue()
         self.slots = slots
         for number in range(slots):
             threading.Thread(target=self._work, name=f"prediction-{number}", daemon=True).start()
 
     def submit(self, inputs: Tensors, done: Done) -> None:
         """See Executor."""
-        self._jobs.put((inputs, done))
+        self._jobs.put((inputs, done, logs.request_id.get("")))
 
     def stop(self) -> None:
         """See Executor."""
@@ -77,7 +78,8 @@ class ThreadExecutor:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            inputs, done = job
+            inputs, done, request_id = job
+            logs.request_id.set(request_id)
             outcome = run(self._predict, inputs)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(done, outcome)

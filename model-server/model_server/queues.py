@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from enum import IntEnum
 from typing import Final
 
+from model_server import logs
 from model_server.models.tensors import Tensors
 
 Done = Callable[[Tensors | None, BaseException | None], None]
@@ -28,7 +29,18 @@ class Priority(IntEnum):
 class Ticket:
     """One admitted request."""
 
-    __slots__ = ("arrived", "deadline", "done", "number", "open_items", "parts", "priority", "timer")
+    __slots__ = (
+        "arrived",
+        "deadline",
+        "done",
+        "number",
+        "open_items",
+        "parts",
+        "priority",
+        "request_id",
+        "started",
+        "timer",
+    )
 
     def __init__(self, number: int, arrived: float, deadline: float, priority: Priority, done: Done) -> None:
         self.number = number
@@ -38,6 +50,10 @@ class Ticket:
         self.done: Done | None = done
         """None once it was called, or nobody waits any more."""
         self.timer: asyncio.TimerHandle | None = None
+        self.request_id = logs.request_id.get("")
+        """What is logged while it is computed has this id."""
+        self.started = 0.0
+        """When its prediction began, on the loop's clock (the last one, of several); 0: not yet."""
         self.open_items = 1
         """Predictions of this request that run or wait."""
         self.parts: list[Tensors | None] = [None]

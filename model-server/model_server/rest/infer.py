@@ -106,7 +106,6 @@ class Call:
     def begin(self, method: str, reply: Reply) -> None:
         """The head has come: refuse what need not be read. `reply` is called with the answer, perhaps here."""
         self._reply = reply
-        logs.request_id.set(self.request_id)
         try:
             self._check(method)
         except Problem as problem:
@@ -129,7 +128,7 @@ class Call:
 
     def body(self, body: bytes | bytearray) -> None:
         """The whole body has come: parse it, and run or queue the prediction."""
-        logs.request_id.set(self.request_id)
+        token = logs.request_id.set(self.request_id)
         try:
             inputs = self._decoded(body)
             ticket = self._enter(self._served.dispatcher, inputs)
@@ -139,6 +138,8 @@ class Call:
             self.fail(problem)
         except Exception as error:
             self._broke(error)
+        finally:
+            logs.request_id.reset(token)
 
     def _enter(self, queue: Dispatcher | Caching, inputs: Tensors) -> Ticket:
         priority = self._head.priority()
@@ -169,7 +170,7 @@ class Call:
         return self._request.inputs
 
     def _done(self, outputs: Tensors | None, error: BaseException | None) -> None:
-        logs.request_id.set(self.request_id)
+        """Called in whichever request's callback ended the prediction: log lines are told whose they are."""
         try:
             if outputs is None:
                 raise error or RuntimeError("neither outputs nor an error")
@@ -181,7 +182,9 @@ class Call:
             self.fail(problem)
         except Exception as failure:
             if failure is error:
-                _log.warning("prediction failed", error=first_line(failure), exc_info=failure)
+                _log.warning(
+                    "prediction failed", request_id=self.request_id, error=first_line(failure), exc_info=failure
+                )
                 text = "the model failed on this request; the server's log says why, by request_id"
                 self.fail(Problem(Code.MODEL_ERROR, text))
             else:
@@ -193,7 +196,7 @@ class Call:
         return v2.encode(self._request, outputs, self._asked.name, self._served)
 
     def _broke(self, error: Exception) -> None:
-        _log.error("request failed", exc_info=error)
+        _log.error("request failed", request_id=self.request_id, exc_info=error)
         self.fail(Problem(Code.INTERNAL, "the server failed on this request"))
 
     def _answer(self, answer: Answer) -> None:
@@ -206,4 +209,5 @@ class Call:
         seconds = time.monotonic() - self._arrived
         self._inference.telemetry.request(status, seconds, self.request_id)
         if logs.verbose:
-            _log.debug("answered", model=self._asked.name, status=status, seconds=round(seconds, 6))
+            shown = round(seconds, 6)
+            _log.debug("answered", request_id=self.request_id, model=self._asked.name, status=status, seconds=shown)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from pathlib import Path
 
 import pytest
-import structlog
 
 from model_server import __main__ as command
-from model_server import app, cpus, logs, metrics_endpoint, settings
+from model_server import app, cpus, metrics_endpoint, settings
 from model_server.errors import LoadFailure, Reason
 from model_server.telemetry import Telemetry
 
@@ -80,25 +78,6 @@ def test_a_taken_port_is_told_as_such() -> None:
         app.listen("127.0.0.1", taken.getsockname()[1])
     assert refused.value.reason is Reason.INVALID_SETTINGS
     assert "Address already in use" in refused.value.message
-
-
-def test_log_lines_are_json_with_what_is_bound(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", model="digits", variant="")
-    token = logs.request_id.set("r-1")
-    try:
-        structlog.get_logger().info("hello", answer=42)
-        structlog.get_logger().debug("too quiet")
-        logging.getLogger("uvicorn.error").warning("from a library")
-    finally:
-        logs.request_id.reset(token)
-        structlog.reset_defaults()
-        logging.basicConfig(handlers=[], force=True)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["event"] for line in lines] == ["hello", "from a library"]
-    for line in lines:
-        assert (line["model"], line["request_id"]) == ("digits", "r-1")
-        assert "variant" not in line
-        assert {"timestamp", "level"} <= set(line)
 
 
 def read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> settings.Settings:
