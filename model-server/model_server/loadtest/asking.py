@@ -22,6 +22,10 @@ GIVEN_UP: Final = (408, 504)
 """Statuses of servers and routers for which the time was up before the client's."""
 
 
+NOT_COMPUTED: Final = ("hit", "coalesced")
+"""Values of x-inflight-cache: the answer was kept, or is that of an equal request of the same moment."""
+
+
 @asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """As many kept-alive connections as there are clients; every client has its own timeout."""
@@ -70,7 +74,7 @@ def judge(status: int, headers: Mapping[str, str], content: bytes, member: bytes
         End.ANSWER,
         variant=headers.get("x-inflight-variant", ""),
         revision=headers.get("x-inflight-revision", ""),
-        cached=headers.get("x-inflight-cache", "").lower().startswith("hit"),
+        cached=headers.get("x-inflight-cache") in NOT_COMPUTED,
     )
 
 

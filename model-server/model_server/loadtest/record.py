@@ -81,7 +81,7 @@ class Stage:
     variants: Mapping[str, int]
     """Answers by "variant/revision", where the server names them."""
     cached: int
-    """Answers that the server says came from its cache."""
+    """Answers that the server says it didn't compute for this request."""
     unanswered_clients: int
     """Clients that had not one answer in the whole stage."""
     generator_cpu: float

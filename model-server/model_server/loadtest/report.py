@@ -113,7 +113,9 @@ def notes(result: Result) -> list[str]:
         *_kinds("answers by variant", (stage.variants for stage in stages)),
     ]
     if cached := sum(stage.cached for stage in stages):
-        lines.append(f"{cached:,} answers came from the server's cache: all requests are alike")
+        lines.append(
+            f"{cached:,} answers were not computed but shared or kept by the server's cache: all requests are alike"
+        )
     for stage in stages:
         if stage.unanswered_clients and stage.answers:
             lines.append(f"{stage.unanswered_clients} of {stage.clients} clients had no answer at all")

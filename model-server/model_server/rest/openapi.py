@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from model_server import __version__
+from model_server.cache.control import Result
 from model_server.errors import Code
 from model_server.lifecycle import Lifecycle
 from model_server.models.tensors import DATATYPES, TensorSpec
@@ -33,6 +34,7 @@ _MEANING: Final[dict[Code, str]] = {
     Code.BAD_INPUT: "the body is not what the model takes; `detail` says where",
     Code.QUEUE_FULL: "all places are taken, or the deadline can't be kept: come back after Retry-After",
     Code.MODEL_ERROR: "the model raised an exception",
+    Code.WORKER_LOST: "the process that computed it ended or hung; another takes its place",
     Code.INTERNAL: "a bug of this server",
     Code.NOT_READY: "still loading, or stopping: come back after Retry-After",
     Code.DEADLINE: "the deadline passed, in the queue or in the model",
@@ -91,13 +93,15 @@ def _predict(operation: str, protocol: str, lifecycle: Lifecycle) -> Document:
     content: Document = {"schema": _ref(f"Request{protocol}")}
     if (example := _example(lifecycle, protocol)) is not None:
         content["example"] = example
+    responses = _responses(f"Answer{protocol}", _PREDICTING)
+    responses["200"]["headers"].update(_CACHE_HEADER)
     return {
         "post": {
             "operationId": operation,
             "summary": f"A prediction, by protocol {protocol}",
             "parameters": list(_PREDICTION_HEADERS),
             "requestBody": {"required": True, "content": {"application/json": content}},
-            "responses": _responses(f"Answer{protocol}", _PREDICTING),
+            "responses": responses,
         }
     }
 
@@ -231,6 +235,14 @@ _RETRY_HEADERS: Final[Document] = {
 }
 
 
+_CACHE_HEADER: Final[Document] = {
+    "x-inflight-cache": {
+        "description": "where the answer came from, on a server that keeps answers",
+        "schema": {"enum": [result.value for result in Result]},
+    }
+}
+
+
 def _header(name: str, description: str, schema: Document) -> Document:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
@@ -238,5 +250,6 @@ def _header(name: str, description: str, schema: Document) -> Document:
 _PREDICTION_HEADERS: Final = (
     _header("x-request-timeout-ms", "lowers the server's timeout", {"type": "integer", "minimum": 1}),
     _header("x-priority", "who is served first, and refused last", {"enum": ["high", "normal", "low"]}),
+    _header("cache-control", "no-cache: compute it anew; no-store: don't keep it; max-age=SECONDS", _STRING),
     _header("x-request-id", "echoed, and logged", {**_STRING, "pattern": "^[\\x21-\\x7e]{1,128}$"}),
 )

@@ -30,6 +30,9 @@ MEMBER = b'"outputs"'
             Reply(End.ANSWER, variant="a", revision="r1", cached=True),
             id="answer-with-its-origin",
         ),
+        pytest.param(
+            200, {"x-inflight-cache": "coalesced"}, OUTPUTS, Reply(End.ANSWER, cached=True), id="shared-answer"
+        ),
         pytest.param(200, {"x-inflight-cache": "miss"}, OUTPUTS, Reply(End.ANSWER), id="computed-answer"),
         pytest.param(200, {}, b'{"error": 1}', Reply(End.ERROR, '200 without "outputs"'), id="error-called-200"),
         pytest.param(301, {}, OUTPUTS, Reply(End.ERROR, "301"), id="redirect-is-no-answer"),

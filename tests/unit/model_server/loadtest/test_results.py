@@ -93,7 +93,7 @@ def test_notes_name_what_went_wrong_and_who_answered() -> None:
         "errors: 4 × 500 model_error",
         "timeouts: 2 × client",
         "answers by variant: 2 × a/r1, 2 × b",
-        "2 answers came from the server's cache: all requests are alike",
+        "2 answers were not computed but shared or kept by the server's cache: all requests are alike",
         "3 of 5 clients had no answer at all",
         "3 of 5 clients had no answer at all",
     ]
