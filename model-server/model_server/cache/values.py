@@ -59,7 +59,9 @@ def decode(key: bytes, value: bytes) -> Kept:
         heads, at = orjson.loads(body[4 : 4 + length]), 4 + length
         outputs: dict[str, Array] = {}
         for name, datatype, shape, size in heads:
-            outputs[str(name)] = _array(body[at : at + size], DATATYPES[datatype], shape)
+            if type(name) is not str:
+                raise ForeignValueError
+            outputs[name] = _array(body[at : at + size], DATATYPES[datatype], shape)
             at += size
     except (ValueError, TypeError, KeyError, struct.error):
         raise ForeignValueError from None
