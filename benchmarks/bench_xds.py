@@ -1,7 +1,8 @@
 """Measure the control plane against real Envoys on loopback: `python benchmarks/bench_xds.py [--models 1 200 1000]`.
 
 Changes: from `set` to the acknowledgement of two routers, one change at a time, at several numbers of
-ModelDeployments of two backends each. Split: who answered 10,000 requests. Demand: eight clients that always wait.
+ModelDeployments of two backends each; then what the load reports of all that cost. Split: who answered 10,000
+requests. Demand: eight clients that always wait.
 Prints a table per part; `--json FILE` keeps the numbers.
 """
 
@@ -112,6 +113,7 @@ async def changes(rig: Rig, count: int, rounds: int) -> Numbers:
 
     await measure("weight", weights)
     await measure("endpoint", endpoints)
+    numbers |= await reports(rig, specs)
     numbers["router MiB"] = round(max(router.memory() for router in routers))
     for how, path, host in (("host", "/", f"m{count - 1}.demo"), ("path", f"/demo/m{count - 1}/", "x")):
         took = []
@@ -121,6 +123,19 @@ async def changes(rig: Rig, count: int, rounds: int) -> Numbers:
             took.append((time.perf_counter() - began) * 1000)
         numbers[f"request by {how} ms median"] = round(statistics.median(took), 2)
     return numbers
+
+
+async def reports(rig: Rig, specs: list[RouteSpec], seconds: int = 10) -> Numbers:
+    """What it costs to be told the load of every backend, and to ask for the demand of one."""
+    began = time.process_time()
+    await asyncio.sleep(seconds)
+    cpu = 1000 * (time.process_time() - began) / seconds
+    names = [(spec.namespace, backend.name) for spec in specs for backend in spec.backends]
+    began = time.perf_counter()
+    for namespace, name in names:
+        rig.plane.load.in_flight(namespace, name)
+    asked = 1e6 * (time.perf_counter() - began) / len(names)
+    return {"load reports CPU ms/s": round(cpu, 1), "demand asked us": round(asked)}
 
 
 async def split(rig: Rig, weights: tuple[int, int], requests: int = 10_000, clients: int = 16) -> Numbers:

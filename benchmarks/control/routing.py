@@ -48,7 +48,7 @@ async def patched(world: World, console: Console) -> list[Result]:
 
 async def ready_endpoints(world: World, console: Console) -> list[Result]:
     """Endpoint ready → in both routers: pods are deleted by fives, the time is from the EndpointSlice's event."""
-    name, rounds, replicas = "endpoints", world.some(10, 1), 5
+    name, rounds, replicas = "endpoints", world.some(40, 1), 5
     manifest = deployment(name, [variant("main", 100, "digits/1/model.onnx")], {}, {"minReplicas": replicas})
     took: list[float] = []
     async with world.deployed(manifest), routers.opened(world.kube) as found:

@@ -10,7 +10,7 @@ Quiet clusters are left out of a report: missing in the report of a router is ze
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -56,9 +56,9 @@ class Window:
         """No report yet, or none for too long."""
         return not self._totals or self._totals[-1][0] < now - STALE_SECONDS
 
-    def totals(self) -> Iterator[tuple[float, Counts]]:
+    def totals(self) -> list[tuple[float, Counts]]:
         """When, and requests in progress by cluster: the newest first."""
-        return reversed(self._totals)
+        return list(reversed(self._totals))
 
     def endpoints(self, now: float) -> list[ByEndpoint]:
         """Requests in progress by endpoint, in the shortest window."""
@@ -70,6 +70,29 @@ def _forget(reports: deque[tuple[float, _Kept]], until: float) -> None:
         reports.popleft()
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The reports of all routers, matched: those of one index are of one instant, the newest is first."""
+
+    by_router: Sequence[Sequence[Counts]]
+    lengths: Sequence[int]
+    """How many there are in each of WINDOWS."""
+
+    def of(self, cluster: str) -> list[int]:
+        """Requests in progress at all routers together."""
+        return [
+            sum(seen) for seen in zip(*([c.get(cluster, 0) for c in totals] for totals in self.by_router), strict=True)
+        ]
+
+
+def matched(windows: Collection[Window]) -> Samples:
+    """As far back as all routers reach; one report at least of each is there."""
+    reports = list(zip(*(window.totals() for window in windows), strict=False))
+    instants = [max(at for at, _ in seen) for seen in reports]
+    lengths = [sum(at > instants[0] - window for at in instants) for window in WINDOWS]
+    return Samples([[totals for _, totals in column] for column in zip(*reports, strict=True)], lengths)
+
+
 class Load:
     """Demand as all routers together report it; None wherever it isn't known: hold then."""
 
@@ -78,6 +101,8 @@ class Load:
         self._connected = connected
         self._expected: int | None = None
         self._windows: dict[str, Window] = {}
+        self._samples: Samples | None = None
+        """Of all windows; None: to be made, since one has changed."""
 
     def expect(self, routers: int | None) -> None:
         """How many routers serve (the endpoints of their Service); None: those that are connected."""
@@ -86,26 +111,25 @@ class Load:
     def opened(self, node: str) -> Window:
         """A router has opened a stream of reports; an earlier one of the same router is over."""
         window = self._windows[node] = Window()
+        self._samples = None
         return window
 
     def closed(self, node: str, window: Window) -> None:
         if self._windows.get(node) is window:
             del self._windows[node]
+            self._samples = None
 
     def report(self, window: Window, report: Report) -> None:
         window.add(self._clock(), report)
+        self._samples = None
 
     def in_flight(self, namespace: str, backend: str) -> float | None:
         """Requests in progress at a backend, as `settled.estimate` has it; None: not known."""
-        now, name = self._clock(), cluster_name(namespace, backend)
-        routers = self._routers(now)
+        routers = self._routers(self._clock())
         if routers is None:
             return None
-        samples = []
-        for reports in zip(*(window.totals() for window in routers), strict=False):
-            age = now - max(at for at, _ in reports)
-            samples.append((age, sum(counts.get(name, 0) for _, counts in reports)))
-        return estimate(samples)
+        samples = self._samples = self._samples or matched(routers)
+        return estimate(samples.of(cluster_name(namespace, backend)), samples.lengths)
 
     def in_flight_by_endpoint(self, namespace: str, backend: str) -> dict[Endpoint, float] | None:
         """Means by endpoint over the shortest window; endpoints that were quiet all of it are left out."""

@@ -24,16 +24,16 @@ _ORDINARY: Final = 0.9
 _FEW: Final = 4
 
 
-def estimate(samples: Sequence[tuple[float, int]]) -> float:
-    """Requests in progress, from (age in seconds, requests in progress at that instant), the newest first.
+def estimate(counts: Sequence[int], lengths: Sequence[int]) -> float:
+    """Requests in progress, from samples of it, the newest first; `lengths`: how many there are in each of WINDOWS.
 
     Zero when the shortest window saw none. Samples before the first request are no part of the load.
     """
-    counts = [count for _, count in samples]
-    lengths = [sum(age < window for age, _ in samples) for window in WINDOWS]
     if not any(counts[: lengths[0]]):
         return 0.0
-    began = max(index for index, count in enumerate(counts) if count) + 1
+    began = len(counts)
+    while not counts[began - 1]:
+        began -= 1
     noise = dispersion(counts[:began])
     chosen, least, most = 0.0, 0.0, math.inf
     for length in lengths:
