@@ -32,9 +32,9 @@ class Counter:
     def __init__(self) -> None:
         self.value = 0
 
-    def inc(self) -> None:
-        """Once more."""
-        self.value += 1
+    def inc(self, times: int = 1) -> None:
+        """Once more, or so many times."""
+        self.value += times
 
 
 class Gauge:

@@ -40,6 +40,7 @@ class Telemetry:
         self.cache_requests = Labelled(Counter)
         self.cache_evictions = Counter()
         self.cache_shared_errors = Counter()
+        self.spans_dropped = Labelled(Counter)
         self.cold_start = Labelled(Gauge)
         self._service = Histogram(_SECONDS)
         self._batch_rows = Histogram(_ROWS)
@@ -97,6 +98,8 @@ class Telemetry:
         yield _gauge("cache_entries", "Answers that the cache holds", self._cache_entries())
         text = "From a prediction request's headers to its answer, by status code (499: the client left)"
         yield _histogram("request_seconds", text, self._requests, "code")
+        text = "Spans of traces that were not sent, by reason"
+        yield _counter("spans_dropped", text, self.spans_dropped, "reason")
         text = "Seconds that each phase of the start took; ready: from process start to readiness"
         family = GaugeMetricFamily(f"{_PREFIX}cold_start_seconds", text, labels=["phase"])
         for phase, gauge in tuple(self.cold_start.children.items()):
