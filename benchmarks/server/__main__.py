@@ -19,18 +19,18 @@ from typing import Final
 
 import uvloop
 
-from benchmarks.server import kept, report, venvs
-from benchmarks.server.calibrate import calibrate
+from benchmarks.server import charts, kept, report, venvs
+from benchmarks.server.calibrate import Calibration, calibrate
 from benchmarks.server.models import tiny
 from benchmarks.server.promises import verdicts
 from benchmarks.server.samples import Sample, Table
 from benchmarks.server.servers import SERVERS
 from benchmarks.server.session import NoAnswerError, Session
 from benchmarks.server.starting import Server
-from benchmarks.server.works import footprint, limits, overload, peak, throughput
+from benchmarks.server.works import crashes, footprint, limits, overload, peak, throughput
 from inflight_demo.console import Console
 
-WORKS: Final = ("W1", "W2", "W3", "W4", "W5")
+WORKS: Final = ("W1", "W2", "W3", "W4", "W5", "crash")
 LIMITS: Final = {"W2": limits.chains, "W3": limits.rows}
 
 
@@ -48,12 +48,19 @@ def main() -> int:
         calibration = calibrate()
         console.say(str(calibration))
     with tempfile.TemporaryDirectory(prefix="inflight-bench-") as directory:
-        session = Session(calibration, Path(directory), console, given.seconds)
+        session = _session(calibration, Path(directory), console, given)
         for work in given.only:
             with console.step(f"{work}: {given.rounds} rounds"):
                 run = _measured(work, [s for s in taking_part if work in s.works], session, given.rounds)
                 kept.save(run, kept.file(quick=given.quick))
     return _report(console, quick=given.quick)
+
+
+def _session(calibration: Calibration, directory: Path, console: Console, given: argparse.Namespace) -> Session:
+    mix, soak = (30.0, 30.0) if given.quick else (60.0, 60.0)
+    if given.soak:
+        mix, soak = 600.0, 1800.0
+    return Session(calibration, directory, console, given.seconds, mix, soak)
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=0, help="how often each is measured (5)")
     parser.add_argument("--seconds", type=int, default=0, help="how long each load lasts (6)")
+    parser.add_argument("--soak", action="store_true", help="crash: ten minutes of the mix, and ours for half an hour")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--report", action="store_true", help="only write the report of what was kept")
     given = parser.parse_args()
@@ -137,6 +145,7 @@ async def _round(
 async def _loads(work: str, server: Server, session: Session, number: int, capacity: float) -> AsyncIterator[Sample]:
     """All samples of a server in one round of a work."""
     parts = [overload.measure(server, session, number, capacity)] if work == "W2" else []
+    parts += [crashes.measure(server, session, number)] if work == "crash" else []
     parts += [footprint.measure(server, session, number)] if work == "W5" else []
     parts += [peak.measure(server, session, number)] if work == "W4" and server.kind != "ceiling" else []
     parts += [throughput.measure(server, work, session, number)] if work in throughput.CONNECTIONS else []
@@ -149,11 +158,13 @@ def _report(console: Console, *, quick: bool) -> int:
     source = kept.file(quick=quick)
     runs = kept.load(source)
     source.with_suffix(".md").write_text(report.document(runs))
-    found = verdicts(Table([sample for run in runs.values() for sample in run.samples]))
+    table = Table([sample for run in runs.values() for sample in run.samples])
+    charts.write(table, source.parent)
+    found = verdicts(table)
     print()
     header = ("", "promise", "goal", "measured", "")
     console.show(header, [(v.work, v.what, str(v.goal), v.said(), report.word(v)) for v in found])
-    print(f"\nwritten: {source} and {source.with_suffix('.md').name}")
+    print(f"\nwritten: {source} and {source.with_suffix('.md').name}, and charts beside them")
     judged = [v for v in found if v.work in runs]
     absent = any(v.kept is None for v in judged) or any(run.absent for run in runs.values())
     return 2 if absent else 0 if all(v.kept for v in judged) else 1

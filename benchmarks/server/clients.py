@@ -76,14 +76,23 @@ async def closed(talk: Talk, clients: int, seconds: float, *, honour: bool) -> L
         connection = Connection()
         try:
             while True:
-                connection, tried, pause = await _try(talk, connection)
+                connection, tried, answer = await _try(talk, connection)
                 load.tried.append(tried)
                 if tried.end in (End.REFUSAL, End.ERROR):
-                    await asyncio.sleep(pause if honour and pause is not None else RETRY_SECONDS)
+                    await asyncio.sleep(pause(answer, honour=honour))
         finally:
             connection.abort()
 
     return await _until_the_end(load, [asyncio.create_task(client()) for _ in range(clients)])
+
+
+def pause(answer: Answer | None, *, honour: bool) -> float:
+    """Seconds until a client asks again: what the exact header says, or the standard one, if it listens to them."""
+    headers = answer.headers if honour and answer else {}
+    for name, scale in (("x-inflight-retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            return max(0.0, float(headers[name]) / scale)
+    return RETRY_SECONDS
 
 
 async def open_loop(talk: Talk, rate: float, seconds: float, seed: int) -> Load:
@@ -140,8 +149,8 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
             raise result
 
 
-async def _try(talk: Talk, connection: Connection) -> tuple[Connection, Tried, float | None]:
-    """One request on this connection, or on a new one; and after how many seconds the server would be asked again."""
+async def _try(talk: Talk, connection: Connection) -> tuple[Connection, Tried, Answer | None]:
+    """One request on this connection, or on a new one; which connection it was, how it ended, what came back."""
     identity, sent = next(_identities), now()
     answer: Answer | None = None
     end, detail = End.ERROR, ""
@@ -161,20 +170,10 @@ async def _try(talk: Talk, connection: Connection) -> tuple[Connection, Tried, f
     except asyncio.CancelledError:
         connection.abort()
         raise
-    return connection, Tried(identity, sent, now(), end, detail), _pause(answer)
+    return connection, Tried(identity, sent, now(), end, detail), answer
 
 
 def _judge(talk: Talk, identity: int, answer: Answer) -> tuple[End, str]:
     if answer.status == 200:
         return (End.ANSWER, "") if talk.right(identity, answer) else (End.WRONG, answer.body[:80].decode("latin-1"))
     return (End.REFUSAL if answer.status in REFUSALS else End.ERROR), str(answer.status)
-
-
-def _pause(answer: Answer | None) -> float | None:
-    """What the exact header asks for, or the standard one."""
-    if answer is None:
-        return None
-    for name, scale in (("x-inflight-retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        with suppress(KeyError, ValueError):
-            return max(0.0, float(answer.headers[name]) / scale)
-    return None

@@ -72,19 +72,10 @@ def load(source: Path) -> dict[str, Run]:
 
 
 def _run(found: dict[str, Any]) -> Run:
-    samples = [
-        Sample(
-            **(
-                entry
-                | {
-                    "values": {
-                        k: math.inf if v == "inf" else math.nan if v is None else v for k, v in entry["values"].items()
-                    }
-                }
-            )
-        )
-        for entry in found["samples"]
-    ]
+    samples = []
+    for entry in found["samples"]:
+        values = {name: _value(value) for name, value in entry["values"].items()}
+        samples.append(Sample(**(entry | {"values": values, "notes": tuple(entry["notes"])})))
     return Run(**(found | {"samples": samples}))
 
 
@@ -100,6 +91,10 @@ def _number(value: float) -> float | str | None:
     if math.isnan(value):
         return None
     return "inf" if math.isinf(value) else round(value, 6)
+
+
+def _value(kept: float | str | None) -> float:
+    return math.nan if kept is None else float(kept)
 
 
 def _cpuinfo() -> list[str]:

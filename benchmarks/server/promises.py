@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks.server.samples import Table, shown
+from benchmarks.server.servers import SERVERS
 from benchmarks.server.starting import TIMEOUT_SECONDS
 from benchmarks.server.verdicts import (
     OURS,
@@ -21,7 +22,7 @@ from benchmarks.server.verdicts import (
     ratio,
     worst,
 )
-from benchmarks.server.works import footprint, overload, peak
+from benchmarks.server.works import crashes, footprint, overload, peak
 from benchmarks.server.works.limits import LIMIT
 from benchmarks.server.works.throughput import point
 
@@ -32,7 +33,7 @@ READING: Final = "reading"
 def verdicts(table: Table) -> list[Verdict]:
     """Every promise, in order, also those that could not be judged."""
     judges: tuple[Callable[[Table], Iterator[Verdict]], ...] = (
-        _tiny, _closed_loops, _spared, _open_loops, _batching, _large, _footprint,
+        _tiny, _closed_loops, _spared, _open_loops, _batching, _large, _footprint, _crashes,
     )  # fmt: skip
     return [verdict for judge in judges for verdict in judge(table)]
 
@@ -237,3 +238,36 @@ def _footprint(table: Table) -> Iterator[Verdict]:
         share = ratio(mine, peer[1] if peer else None)
         said = f"{shown(share)} x: {figure(mine, unit)}"
         yield Verdict("W5", what, Goal("<=", goal, "x"), share, said, beside(peer, median_of(mine), unit))
+
+
+def _crashes(table: Table) -> Iterator[Verdict]:
+    """In the worst round: one request that fails for another's sake is one too many."""
+
+    def highest(value: str) -> float:
+        spread = table.of("crash", OURS, crashes.MIX, value)
+        return spread.highest if spread else math.nan
+
+    def figures(value: str) -> str:
+        found = [(table.of("crash", name, crashes.MIX, value), name) for name in table.servers("crash")]
+        return ", ".join(f"{SERVERS[name].title} {spread}" for spread, name in found if spread and name != OURS)
+
+    failed = highest("healthy_failed")
+    said = f"{shown(failed)} of {shown(highest('healthy'))}, beside {shown(highest('kills'))} kills"
+    yield Verdict("crash", "healthy requests that fail", Goal("<=", 0), failed, said, figures("healthy_failed"))
+    for value, whole, what in (
+        ("poison_typed", "poisoned", "poisoned requests answered 4xx"),
+        ("kills_typed", "kills", "deadly requests answered with a typed 5xx"),
+    ):
+        share = ratio(table.of("crash", OURS, crashes.MIX, value), table.of("crash", OURS, crashes.MIX, whole))
+        yield Verdict("crash", what, Goal(">=", 100, "%"), 100 * share)
+    yield Verdict("crash", "requests in flight 1 s after the load", Goal("<=", 0), highest("gauge_after"))
+    yield Verdict(
+        "crash", "growth of RSS from the middle of the mix to the end", Goal("<=", 5, "MiB"), highest("rss_growth_mib")
+    )
+    yield Verdict(
+        "crash",
+        "longest time without an answer",
+        Goal("<=", 2, "s"),
+        highest("longest_silence_seconds"),
+        peer=figures("longest_silence_seconds"),
+    )

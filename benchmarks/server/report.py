@@ -16,6 +16,7 @@ TITLES: Final[Mapping[str, str]] = {
     "W2": "W2: 100 ms of CPU a prediction, clients that give up after 2 s",
     "W3": "W3: a vectorised model, 11 ms a call and 0.04 ms a row, one row a request",
     "W4": "W4: a float32 tensor of 3 MiB",
+    "crash": "Crash mix: rows that kill their process, clients that leave, poisoned rows",
     "W5": "W5: start, memory and disk, with a small ONNX model",
 }
 
@@ -33,6 +34,17 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     ),
     "W3": (("rps", "requests/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("mean_batch", "rows a call")),
     "W4": (("rps", "requests/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("cpu_us_per_request", "CPU µs/request")),
+    "crash": (
+        ("goodput", "healthy answers/s"),
+        ("healthy_failed", "healthy failed"),
+        ("healthy_refused", "healthy refused"),
+        ("kills", "kills"),
+        ("aborted", "aborts"),
+        ("poisoned", "poisoned"),
+        ("poison_typed", "of these 4xx"),
+        ("longest_silence_seconds", "longest silence s"),
+        ("rss_growth_mib", "RSS growth MiB"),
+    ),
     "W5": (
         ("first_answer_seconds", "first answer s"),
         ("rss_mib", "RSS MiB"),

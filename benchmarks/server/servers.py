@@ -30,12 +30,13 @@ OURS_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "W3": ("--concurrency", "2", "--batch-max-rows", "64", "--max-queue", "64"),
     "W4": ("--concurrency", "2"),
     "W5": (),
+    "crash": ("--concurrency", "2", "--batch-max-rows", "32", "--max-queue", "64"),
 }
 """All that is set by hand for ours: two predictions at once on two cores, and batches with room for all clients."""
 
 
 def _ours(start: Start) -> list[str]:
-    python_models = {"W2": MODELS / "chain.py", "W3": MODELS / "rows.py"}
+    python_models = {"W2": MODELS / "chain.py", "W3": MODELS / "rows.py", "crash": MODELS / "fragile.py"}
     model = python_models.get(start.work, start.onnx)
     as_python = ["--format", "python", "--entrypoint", _entrypoint(model)] if model.suffix == ".py" else []
     ports = ["--port", str(start.port), "--metrics-port", str(start.others[0])]
@@ -75,7 +76,7 @@ def _mlserver_variables(start: Start) -> dict[str, str]:
     }
     batching = {"MLSERVER_MODEL_MAX_BATCH_SIZE": "64", "MLSERVER_MODEL_MAX_BATCH_TIME": "0.01"}
     paths = f"{for_peers(start)['PYTHONPATH']}{os.pathsep}{HERE / 'peers' / 'mlserver'}"
-    return settings | (batching if start.work == "W3" else {}) | {"PYTHONPATH": paths}
+    return settings | (batching if start.work in ("W3", "crash") else {}) | {"PYTHONPATH": paths}
 
 
 def _bentoml_variables(start: Start) -> dict[str, str]:
@@ -91,7 +92,9 @@ def _bentoml(start: Start) -> list[str]:
     return [_bin("bentoml", "bentoml"), "serve", "app:Service", *where]
 
 
-_ALL: Final = ("W1", "W2", "W3", "W4", "W5")
+_ALL: Final = ("W1", "W2", "W3", "W4", "W5", "crash")
+_ONE: Final = ("W1", "W2", "W3", "W4", "W5")
+_TWO: Final = ("W1", "W2", "W4", "crash")
 
 
 def _plain_talk(work: str) -> Dialect:
@@ -160,8 +163,8 @@ SERVERS: Final[Mapping[str, Server]] = {
             lambda work: dialects.raw("/predict") if work == "W4" else dialects.plain_json("/predict"),
             lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "BENCH_BOUND": "18"},
         ),
-        Server("plain", "plain FastAPI", "plain", _ALL, _uvicorn(1), _plain_talk, kind="naive"),
-        Server("plain2", "plain FastAPI x2", "plain", ("W1", "W2", "W4"), _uvicorn(2), _plain_talk, kind="naive"),
+        Server("plain", "plain FastAPI", "plain", _ONE, _uvicorn(1), _plain_talk, kind="naive"),
+        Server("plain2", "plain FastAPI x2", "plain", _TWO, _uvicorn(2), _plain_talk, kind="naive"),
         Server("constant", "uvicorn, constant, x2", "ours", ("W1",), _constant, _ceiling_talk, kind="ceiling"),
         Server("protocol", "raw protocol, real work, x2", "ours", ("W1",), _protocol, _ceiling_talk, kind="ceiling"),
         Server("reading", "uvicorn, reads and drops, x2", "ours", ("W4",), _constant, _ceiling_talk, kind="ceiling"),

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,8 @@ class Running:
     server: Server
     tree: Tree
     port: int
+    metrics_port: int
+    """Of ours."""
     dialect: Dialect
     predictions: Path
     """Where the models note theirs."""
@@ -70,8 +72,10 @@ class Session:
     console: Console
     seconds: int
     """Of each load."""
-    wanted: frozenset[str] = field(default_factory=frozenset)
-    """Names of the servers that take part."""
+    mix_seconds: float = 60
+    """Of the crash mix."""
+    soak_seconds: float = 60
+    """Of the healthy load beside and after the mix, for ours."""
 
     @asynccontextmanager
     async def serving(self, server: Server, work: str, question: Question) -> AsyncIterator[Running]:
@@ -87,7 +91,7 @@ class Session:
             dialect = server.talk(work)
             await _first_answer(tree, start.port, dialect, question)
             taken = time.monotonic() - began
-            yield Running(server, tree, start.port, dialect, predictions, taken)
+            yield Running(server, tree, start.port, start.others[0], dialect, predictions, taken)
 
 
 async def _first_answer(tree: Tree, port: int, dialect: Dialect, question: Question) -> None:

@@ -26,7 +26,8 @@ class PythonFile:
 
     def __init__(self, found):
         self._model = found()
-        self._model.load("")
+        if hasattr(found, "load"):
+            self._model.load("")
 
     def predict(self, x):
         return self._model.predict({"x": x})["y"]
@@ -38,6 +39,10 @@ def load():
         from chain import Chain  # noqa: PLC0415
 
         return PythonFile(Chain)
+    if WORK == "crash":
+        from fragile import Fragile  # noqa: PLC0415
+
+        return PythonFile(Fragile)
     if WORK == "W3":
         from rows import Rows  # noqa: PLC0415
 
@@ -45,6 +50,7 @@ def load():
     return OnnxFile(os.environ["BENCH_MODEL"])
 
 
+BATCHING = WORK in ("W3", "crash")
 DTYPE = np.int64 if WORK == "W2" else np.float32
 IMAGE_SHAPE = (-1, 512, 512)
 """What the raw bytes of W4 are."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import bentoml
 import numpy as np
-from works import DTYPE, IMAGE_SHAPE, WORK, load
+from works import BATCHING, DTYPE, IMAGE_SHAPE, WORK, load
 
 TRAFFIC = {"timeout": float(os.environ["BENCH_TIMEOUT"])}
 if WORK == "W2":
@@ -17,7 +17,7 @@ class Service:
     def __init__(self) -> None:
         self.model = load()
 
-    if WORK == "W3":
+    if BATCHING:
 
         @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=2000)
         def infer(self, x: np.ndarray) -> np.ndarray:

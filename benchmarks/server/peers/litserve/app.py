@@ -5,7 +5,7 @@ import sys
 
 import litserve
 import numpy as np
-from works import DTYPE, IMAGE_SHAPE, WORK, load
+from works import BATCHING, DTYPE, IMAGE_SHAPE, WORK, load
 
 BATCH_ROWS = 64
 BATCH_SECONDS = 0.01
@@ -36,11 +36,12 @@ class BatchingApi(Api):
 
 
 if __name__ == "__main__":
-    api = BatchingApi(max_batch_size=BATCH_ROWS, batch_timeout=BATCH_SECONDS) if WORK == "W3" else Api()
+    api = BatchingApi(max_batch_size=BATCH_ROWS, batch_timeout=BATCH_SECONDS) if BATCHING else Api()
     server = litserve.LitServer(
         api,
         accelerator="cpu",
         workers_per_device=2,
+        restart_workers=True,
         timeout=float(os.environ["BENCH_TIMEOUT"]),
         fast_queue=os.environ.get("BENCH_FAST_QUEUE") == "1",
     )

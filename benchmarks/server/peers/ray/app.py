@@ -8,10 +8,10 @@ import numpy as np
 import ray
 from ray import serve
 from starlette.requests import Request
-from works import DTYPE, IMAGE_SHAPE, WORK, load
+from works import BATCHING, DTYPE, IMAGE_SHAPE, WORK, load
 
 BOUNDS = {"max_ongoing_requests": 1, "max_queued_requests": int(os.environ["BENCH_BOUND"])} if WORK == "W2" else {}
-if WORK == "W3":
+if BATCHING:
     BOUNDS = {"max_ongoing_requests": 64}
 CPUS = {"num_cpus": 1}
 QUIET = {"enable_access_log": False}
@@ -31,7 +31,7 @@ class Served:
             pixels = np.frombuffer(await request.body(), np.float32).reshape(IMAGE_SHAPE)
             return {"y": self.model.predict(pixels).tolist()}
         x = np.array((await request.json())["x"], DTYPE)
-        if WORK == "W3":
+        if BATCHING:
             return {"y": [(await self.together(x)).tolist()]}
         return {"y": self.model.predict(x).tolist()}
 
