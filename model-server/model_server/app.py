@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+_PATIENCE_SECONDS = 10
+"""A prediction that is over its time by so much, on every slot, makes the server say that it isn't alive."""
+
 
 class Process:
     """One server process with its one model."""
@@ -116,7 +119,8 @@ class Process:
         dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits)
         digest = started.fetched.digest
         queue = caching.over(dispatcher, settings, digest, self._telemetry)
-        return Served(metadata, queue, digest, settings.revision or digest[:8])
+        hangs = partial(dispatcher.hangs, settings.timeout_milliseconds / 1000 + _PATIENCE_SECONDS)
+        return Served(metadata, queue, digest, settings.revision or digest[:8], hangs)
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:

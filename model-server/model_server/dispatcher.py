@@ -78,6 +78,11 @@ class Dispatcher:
         """A slot is free and nobody waits for it."""
         return len(self._running) < self._slots and not self._waiting.length
 
+    def hangs(self, seconds: float) -> bool:
+        """Whether every slot has been computing for longer than `seconds`: then nothing more will come of it."""
+        begun = self._loop.time() - seconds
+        return not self._free and all(batch.started < begun for batch in self._running)
+
     def check(self, deadline: float, priority: Priority = Priority.NORMAL, rows: int = 1) -> None:
         """Raise the Problem that `enter` would raise now: cheap, before a body is read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -30,6 +31,8 @@ class Served:
     """sha256 of what was loaded, hexadecimal."""
     version: str
     """The revision, or the digest's first 8 digits where there is none."""
+    hangs: Callable[[], bool] = lambda: False
+    """Whether every slot has been computing for far longer than any request may."""
 
 
 class Lifecycle:

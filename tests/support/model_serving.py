@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -113,7 +114,7 @@ async def serving(
     inference = Inference(lifecycle, telemetry, timeout_seconds, max_body_bytes)
     server = http_server.make(Front(inference, lambda: management.build(lifecycle)), timeout_seconds)
     if loaded:
-        lifecycle.loaded(Served(model.metadata, dispatcher, DIGEST, VERSION))
+        lifecycle.loaded(Served(model.metadata, dispatcher, DIGEST, VERSION, partial(dispatcher.hangs, 0.05)))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     running = asyncio.create_task(server.serve(sockets=[sock]))

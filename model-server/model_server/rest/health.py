@@ -19,9 +19,17 @@ def require_ready(lifecycle: Lifecycle) -> None:
         raise Problem(Code.NOT_READY, "the model is still being fetched and loaded", retry_after_ms=1000)
 
 
+def require_live(lifecycle: Lifecycle) -> None:
+    """Problem(not_ready) when only a new process would help: whoever watches from outside should start one."""
+    if lifecycle.served is not None and lifecycle.served.hangs():
+        text = "every slot has been computing for far longer than any request may: this process has to be replaced"
+        raise Problem(Code.NOT_READY, text)
+
+
 def answer(path: str, lifecycle: Lifecycle) -> bytes | None:
-    """The body of the 200; None where `path` is neither. Problem(not_ready)."""
+    """The body of the 200; None where `path` is neither. Problem(not_ready) for the 503."""
     if path == LIVE:
+        require_live(lifecycle)
         return b'{"live":true}'
     if path == READY:
         require_ready(lifecycle)

@@ -36,7 +36,7 @@ def assert_problem(response: httpx.Response, status: int, code: Code) -> dict[st
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v2", {"name": "inflight-model-server", "version": "0.1.0", "extensions": []}),
+        ("/v2", {"name": "inflight-model-server", "version": "0.1.0", "extensions": ["binary_tensor_data"]}),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
         (f"/v2/models/{NAME}/ready", {"name": NAME, "ready": True}),
@@ -237,6 +237,20 @@ async def test_a_running_prediction_past_its_deadline_is_answered_504_and_holds_
         assert server.value("requests_in_flight") == 1
         gate.open.set()
         await until(lambda: server.value("requests_in_flight") == 0)
+
+
+async def test_with_every_slot_stuck_for_too_long_it_is_not_alive() -> None:
+    gate = Gate()
+    async with serving(FakeModel(function=gate), concurrency=2) as server:
+        first = await hold_slot(server, gate)
+        await asyncio.sleep(0.06)
+        assert (await server.http.get("/v2/health/live")).status_code == 200, "one slot still works"
+        second = await hold_slot(server, gate)
+        await asyncio.sleep(0.06)
+        assert_problem(await server.http.get("/v2/health/live"), 503, Code.NOT_READY)
+        gate.open.set()
+        await asyncio.gather(first, second)
+        assert (await server.http.get("/v2/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize("code", list(Code))
