@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,8 +220,9 @@ class Dispatcher:
             rows, inputs = sum([item.rows for item in items]), batching.joined([item.inputs for item in items])
         batch = _Batch(items, rows, self._loop.time())
         self._running.add(batch)
+        started = time.monotonic()
         for item in items:
-            item.ticket.started = batch.started
+            item.ticket.started = started
         self._executor.submit(inputs, lambda outcome: self._ended(batch, outcome))
 
     def _ended(self, batch: _Batch, outcome: Outcome) -> None:

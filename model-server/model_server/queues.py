@@ -53,7 +53,7 @@ class Ticket:
         self.request_id = logs.request_id.get("")
         """What is logged while it is computed has this id."""
         self.started = 0.0
-        """When its prediction began, on the loop's clock (the last one, of several); 0: not yet."""
+        """When its prediction began, on time.monotonic's clock, which is finer than the loop's; 0: not yet."""
         self.open_items = 1
         """Predictions of this request that run or wait."""
         self.parts: list[Tensors | None] = [None]
