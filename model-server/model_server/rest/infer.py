@@ -18,7 +18,7 @@ import structlog
 
 from model_server import logs
 from model_server.cache.caching import Caching
-from model_server.cache.control import Use
+from model_server.cache.control import Result, Use
 from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem, first_line
 from model_server.lifecycle import Lifecycle, Served
@@ -28,9 +28,11 @@ from model_server.rest import problems, v1, v2
 from model_server.rest.problems import Answer
 from model_server.rest.wire import RequestHead
 from model_server.telemetry import Telemetry
+from model_server.tracing import Trace, Tracing
 
 _V2: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _V1: Final = re.compile(r"/v1/models/([^/:]+):predict")
+_PATHS: Final = {2: "/v2/models/{model}/infer", 1: "/v1/models/{model}:predict"}
 _log = structlog.get_logger()
 
 Reply = Callable[["Call", Answer], None]
@@ -66,6 +68,7 @@ class Inference:
     telemetry: Telemetry
     timeout_seconds: float
     max_body_bytes: int
+    tracing: Tracing | None = None
 
 
 class Call:
@@ -83,6 +86,7 @@ class Call:
         "_request",
         "_served",
         "_ticket",
+        "_trace",
         "_use",
         "deadline",
         "request_id",
@@ -99,6 +103,9 @@ class Call:
         self._request: v2.Request | None = None
         self._use: Use | None = None
         """Of the cache of answers, if there is one."""
+        self._trace: Trace | None = None
+        if inference.tracing is not None:
+            self._trace = inference.tracing.begin(f"POST {_PATHS[asked.protocol]}", head.fields)
         self.request_id = head.request_id()
         self.deadline = 0.0
         """On the loop's clock."""
@@ -131,6 +138,8 @@ class Call:
         token = logs.request_id.set(self.request_id)
         try:
             inputs = self._decoded(body)
+            if self._trace is not None:
+                self._trace.entered()
             ticket = self._enter(self._served.dispatcher, inputs)
             if self._reply is not None:
                 self._ticket = ticket
@@ -171,6 +180,8 @@ class Call:
 
     def _done(self, outputs: Tensors | None, error: BaseException | None) -> None:
         """Called in whichever request's callback ended the prediction: log lines are told whose they are."""
+        if self._trace is not None:
+            self._trace.predicted(self._started())
         try:
             if outputs is None:
                 raise error or RuntimeError("neither outputs nor an error")
@@ -205,9 +216,22 @@ class Call:
             self._told(answer.status)
             reply(self, answer)
 
+    def _started(self) -> float | None:
+        """When the prediction began, on time.monotonic's clock."""
+        if self._ticket is not None:
+            return self._ticket.started or None
+        hit = self._use is not None and self._use.result is Result.HIT
+        return None if hit else 0.0  # it ran before there was a ticket: there was nothing to wait for
+
     def _told(self, status: int) -> None:
         seconds = time.monotonic() - self._arrived
-        self._inference.telemetry.request(status, seconds, self.request_id)
+        trace_id = ""
+        if self._trace is not None:
+            trace_id = self._trace.trace_id
+            cache = self._use.result if self._use is not None and self._use.result is not None else ""
+            names = {"inflight.model": self._asked.name, "inflight.request_id": self.request_id}
+            self._trace.end(status, **names, **{"inflight.cache": cache})
+        self._inference.telemetry.request(status, seconds, self.request_id, trace_id)
         if logs.verbose:
             shown = round(seconds, 6)
             _log.debug("answered", request_id=self.request_id, model=self._asked.name, status=status, seconds=shown)
