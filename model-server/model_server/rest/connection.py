@@ -22,6 +22,8 @@ from model_server.rest.problems import Answer
 HEAD_SECONDS: Final = 10.0
 """For a request's line and headers, from the connection's start or their first byte."""
 HEAD_BYTES: Final = 64 * 1024
+JOINED_BYTES: Final = 64 * 1024
+"""Of an answer's tail that are copied behind its head; more are sent from where they are."""
 LINGER_SECONDS: Final = 5.0
 """For the rest of a body whose request was answered before it was all there (refused, too large)."""
 
@@ -158,10 +160,14 @@ class Connection(HttpToolsProtocol):
         lines = [STATUS_LINE[answer.status]]
         for name, value in answer.headers:
             lines += (name, b": ", value, b"\r\n")
-        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n" % (len(answer.body), request_id.encode()))
+        tail = sum([part.nbytes for part in answer.tail])
+        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n" % (len(answer.body) + tail, request_id.encode()))
         lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
         lines.append(answer.body)
-        self.transport.write(b"".join(lines))
+        if tail <= JOINED_BYTES:
+            self.transport.write(b"".join([*lines, *answer.tail]))
+        else:
+            self.transport.writelines([b"".join(lines), *answer.tail])
         if not keep_alive:
             self.transport.close()
         super().on_response_complete()

@@ -10,7 +10,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
@@ -25,6 +25,7 @@ from model_server.lifecycle import Lifecycle, Served
 from model_server.models.tensors import Tensors
 from model_server.queues import Ticket
 from model_server.rest import problems, v1, v2
+from model_server.rest.inflate import inflated
 from model_server.rest.problems import Answer
 from model_server.rest.wire import RequestHead
 from model_server.telemetry import Telemetry
@@ -68,6 +69,8 @@ class Inference:
     telemetry: Telemetry
     timeout_seconds: float
     max_body_bytes: int
+    inflating: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """One compressed body at a time becomes large."""
     tracing: Tracing | None = None
 
 
@@ -82,6 +85,7 @@ class Call:
         "_asked",
         "_head",
         "_inference",
+        "_inflating",
         "_reply",
         "_request",
         "_served",
@@ -100,7 +104,8 @@ class Call:
         self._arrived = time.monotonic()
         self._ticket: Ticket | None = None
         self._served: Served
-        self._request: v2.Request | None = None
+        self._request: v1.Request | v2.Request
+        self._inflating: asyncio.Task[None] | None = None
         self._use: Use | None = None
         """Of the cache of answers, if there is one."""
         self._trace: Trace | None = None
@@ -126,15 +131,34 @@ class Call:
     def _check(self, method: str) -> None:
         if method != "POST":
             raise Problem(Code.METHOD_NOT_ALLOWED, "predictions are asked for with POST")
-        self._head.check_media_type()
+        self._head.check_media_type(raw=self._asked.protocol == 2)
         self._served = self._inference.lifecycle.get(self._asked.name, self._asked.version)
         timeout = self._head.timeout_seconds(self._inference.timeout_seconds)
         self.deadline = asyncio.get_running_loop().time() + timeout
         self._head.check_length(self._inference.max_body_bytes)
         self._served.dispatcher.check(self.deadline, self._head.priority())
 
-    def body(self, body: bytes | bytearray) -> None:
+    def body(self, body: v2.Body) -> None:
         """The whole body has come: parse it, and run or queue the prediction."""
+        if self._head.compressed:
+            self._inflating = asyncio.get_running_loop().create_task(self._inflate(body))
+        else:
+            self._predict(body)
+
+    async def _inflate(self, body: v2.Body) -> None:
+        try:
+            async with asyncio.timeout_at(self.deadline), self._inference.inflating:
+                body = await inflated(body, self._inference.max_body_bytes)
+        except TimeoutError:
+            self.fail(Problem(Code.DEADLINE, "the deadline passed while the body was inflated"))
+        except Problem as problem:
+            self.fail(problem)
+        except Exception as error:
+            self._broke(error)
+        else:
+            self._predict(body)
+
+    def _predict(self, body: v2.Body) -> None:
         token = logs.request_id.set(self.request_id)
         try:
             inputs = self._decoded(body)
@@ -162,6 +186,8 @@ class Call:
         if self._reply is None:
             return
         self._reply = None
+        if self._inflating is not None:
+            self._inflating.cancel()
         if self._ticket is not None:
             self._served.dispatcher.leave(self._ticket)
         self._inference.telemetry.cancelled.inc()
@@ -171,11 +197,12 @@ class Call:
         """Answer with a problem."""
         self._answer(problems.answer(problem, self.request_id))
 
-    def _decoded(self, body: bytes | bytearray) -> Tensors:
+    def _decoded(self, body: v2.Body) -> Tensors:
         metadata = self._served.metadata
         if self._asked.protocol == 1:
-            return v1.decode(body, metadata)
-        self._request = v2.decode(body, metadata)
+            self._request = v1.decode(body, metadata)
+        else:
+            self._request = v2.decode(body, metadata, self._head.json_length())
         return self._request.inputs
 
     def _done(self, outputs: Tensors | None, error: BaseException | None) -> None:
@@ -185,7 +212,7 @@ class Call:
         try:
             if outputs is None:
                 raise error or RuntimeError("neither outputs nor an error")
-            answer = Answer(200, self._encoded(outputs))
+            answer = self._encoded(outputs)
             if self._use is not None and self._use.result is not None:
                 answer.headers.append((b"x-inflight-cache", self._use.result.encode()))
             self._answer(answer)
@@ -201,9 +228,9 @@ class Call:
             else:
                 self._broke(failure)
 
-    def _encoded(self, outputs: Tensors) -> bytes:
-        if self._request is None:
-            return v1.encode(outputs)
+    def _encoded(self, outputs: Tensors) -> Answer:
+        if isinstance(self._request, v1.Request):
+            return v1.encode(self._request, outputs)
         return v2.encode(self._request, outputs, self._asked.name, self._served)
 
     def _broke(self, error: Exception) -> None:

@@ -48,7 +48,7 @@ def _health(app: FastAPI, lifecycle: Lifecycle) -> None:
     @app.get("/v2")
     async def server() -> dict[str, Any]:
         """Name, version and protocol extensions of this server."""
-        return {"name": "inflight-model-server", "version": __version__, "extensions": []}
+        return {"name": "inflight-model-server", "version": __version__, "extensions": list(v2.EXTENSIONS)}
 
 
 def _models(app: FastAPI, lifecycle: Lifecycle) -> None:

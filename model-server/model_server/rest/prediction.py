@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 class Prediction:
     """Received as it comes, opened when the requests before it on the connection have been answered."""
 
-    __slots__ = ("_asked", "_body", "_call", "_connection", "_expects", "_head", "_method", "complete", "keep_alive")
+    __slots__ = (
+        "_asked",
+        "_body",
+        "_call",
+        "_connection",
+        "_expects",
+        "_head",
+        "_method",
+        "_padding",
+        "complete",
+        "keep_alive",
+    )
 
     def __init__(self, connection: Connection, asked: Target) -> None:
         self._connection = connection
@@ -26,6 +37,8 @@ class Prediction:
         self._expects = connection.expect_100_continue
         self._call: Call | None = None
         self._body: bytes | bytearray = b""
+        self._padding = 0
+        """Bytes before the body, so that large raw tensors lie as their type wants it and need not be copied."""
         self.complete = False
         """Whether its body is all there."""
         self.keep_alive = connection.parser.get_http_version() != "1.0" and connection.parser.should_keep_alive()
@@ -56,15 +69,16 @@ class Prediction:
     def receive(self, part: bytes) -> None:
         """Part of the body; nobody keeps more than the limit and what came with it."""
         limit = self._connection.inference.max_body_bytes
-        if self.answered or len(self._body) > limit:
+        if self.answered or len(self._body) - self._padding > limit:
             return
         if not self._body:
             self._body = part
         else:
             if not isinstance(self._body, bytearray):
-                self._body = bytearray(self._body)
+                self._padding = self._head.padding()
+                self._body = bytearray(self._padding) + self._body
             self._body += part
-        if self._call is not None and len(self._body) > limit:
+        if self._call is not None and len(self._body) - self._padding > limit:
             self._call.fail(too_large(limit))
 
     def completed(self) -> None:
@@ -85,7 +99,8 @@ class Prediction:
             self._call.fail(Problem(Code.BODY_TIMEOUT, "the request body did not arrive before the deadline"))
 
     def _hand_on(self, call: Call) -> None:
-        body, self._body = self._body, b""
+        body = memoryview(self._body)[self._padding :] if self._padding else self._body
+        self._body = b""
         if len(body) > self._connection.inference.max_body_bytes:
             call.fail(too_large(self._connection.inference.max_body_bytes))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -33,6 +34,7 @@ STATUS: Final[dict[Code, int]] = {
 Headers = list[tuple[bytes, bytes]]
 
 JSON: Final = (b"content-type", b"application/json")
+OCTETS: Final = (b"content-type", b"application/octet-stream")
 _PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
 _PHRASES: Final = {499: "Client Closed Request", 422: "Unprocessable Content", 413: "Content Too Large"}
 
@@ -44,6 +46,8 @@ class Answer:
     status: int
     body: bytes
     headers: Headers = field(default_factory=lambda: [JSON])
+    tail: Sequence[memoryview] = ()
+    """Large parts of the body that come after `body`, perhaps sent after the answer was given: nobody changes them."""
 
 
 def answer(problem: Problem, request_id: str) -> Answer:
@@ -64,8 +68,8 @@ def answer(problem: Problem, request_id: str) -> Answer:
         headers.append((b"retry-after", b"%d" % seconds))
         headers.append((b"x-inflight-retry-after-ms", b"%d" % problem.retry_after_ms))
     if problem.code is Code.UNSUPPORTED_MEDIA_TYPE:
-        headers.append((b"accept", b"application/json"))
-        headers.append((b"accept-encoding", b"identity"))
+        headers.append((b"accept", b"application/json, application/octet-stream"))
+        headers.append((b"accept-encoding", b"gzip, deflate, identity"))
     if problem.code is Code.METHOD_NOT_ALLOWED:
         headers.append((b"allow", b"POST"))  # of predictions; what else there is says its own
     return Answer(status, orjson.dumps(body), headers)

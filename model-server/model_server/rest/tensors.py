@@ -6,6 +6,8 @@ Nothing is allocated from a declared shape: a shape is only compared with the da
 from __future__ import annotations
 
 import math
+import reprlib
+import struct
 from itertools import chain
 from typing import Any, Final
 
@@ -24,6 +26,12 @@ _ALLOWED: Final[dict[str, frozenset[type]]] = {
     "O": frozenset((str,)),
 }
 _WORDS: Final = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers", "O": "strings"}
+_CODES: Final = {name: {"l": "q", "L": "Q"}.get(dtype.char, dtype.char) for name, dtype in DATATYPES.items()}
+"""Of struct, whose standard sizes are ours."""
+_NUMBER_ERRORS: Final = (struct.error, OverflowError)
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
 
 
 def bad(detail: str) -> Problem:
@@ -32,19 +40,22 @@ def bad(detail: str) -> Problem:
 
 
 def shown(value: Any) -> str:
-    """A client's value in an error: short, quoted, on one line."""
-    text = repr(value)
+    """A client's value in an error: short, quoted, on one line, however large or deep it is."""
+    text = _short.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_shape(shape: Any, where: str) -> list[int]:
     """`shape` as a list of positive integers. Problem(bad_input)."""
-    if type(shape) is not list or not all(type(size) is int for size in shape):
+    if type(shape) is not list:
         raise bad(f"{where}: shape must be a list of integers")
     if len(shape) > MAX_RANK:
         raise bad(f"{where}: shape has {len(shape)} dimensions, at most {MAX_RANK} are supported")
-    if any(size < 1 for size in shape):
-        raise bad(f"{where}: every dimension of the shape must be at least 1, not {shown(shape)}")
+    for size in shape:
+        if type(size) is not int:
+            raise bad(f"{where}: shape must be a list of integers, not {shown(shape)}")
+        if size < 1:
+            raise bad(f"{where}: every dimension of the shape must be at least 1, not {shown(shape)}")
     return shape
 
 
@@ -88,7 +99,7 @@ def to_array(flat: list[Any], datatype: str, shape: list[int], where: str) -> Ar
     """`flat` as an array of `datatype` and `shape`, whose sizes have been compared. Problem(bad_input)."""
     dtype = DATATYPES[datatype]
     allowed = _ALLOWED[dtype.kind]
-    if not set(map(type, flat)) <= allowed:
+    if not allowed.issuperset(map(type, flat)):
         position, value = next((i, v) for i, v in enumerate(flat) if type(v) not in allowed)
         raise bad(f"{where}: {datatype} needs {_WORDS[dtype.kind]}, element {position} is {shown(value)}")
     if datatype == "BYTES":
@@ -96,14 +107,20 @@ def to_array(flat: list[Any], datatype: str, shape: list[int], where: str) -> Ar
         array[:] = [text.encode() for text in flat]
         return array.reshape(shape)
     try:
-        with np.errstate(over="ignore"):
-            array = np.array(flat, dtype)
-    except OverflowError:
-        raise bad(f"{where}: a number does not fit {datatype}") from None
-    # JSON has no infinity, so one that shows up now was a number too large for the type.
-    if dtype.kind == "f" and dtype.itemsize < 8 and not np.isfinite(array).all():
-        raise bad(f"{where}: a number does not fit {datatype}")
-    return array.reshape(shape)
+        # Unlike numpy, struct refuses what doesn't fit (only "<" makes it look at FP32), and takes half the time.
+        packed = struct.pack(f"<{len(flat)}{_CODES[datatype]}", *flat)
+    except _NUMBER_ERRORS:
+        position, value = next((i, v) for i, v in enumerate(flat) if not _fits(v, datatype))
+        raise bad(f"{where}: element {position}, {shown(value)}, does not fit {datatype}") from None
+    return np.ndarray(shape, dtype, bytearray(packed))
+
+
+def _fits(value: Any, datatype: str) -> bool:
+    try:
+        struct.pack(f"<{_CODES[datatype]}", value)
+    except _NUMBER_ERRORS:
+        return False
+    return True
 
 
 def infer_datatype(flat: list[Any], where: str) -> str:
@@ -139,6 +156,6 @@ def _text(item: Any) -> str:
             return item.decode()
         except UnicodeDecodeError:
             raise Problem(
-                Code.MODEL_ERROR, "the model answered bytes that are no text, JSON can't carry them"
+                Code.MODEL_ERROR, "the model answered bytes that are no text, JSON can't carry them: ask for them raw"
             ) from None
     return str(item)

@@ -13,7 +13,13 @@ from model_server.queues import Priority
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _MILLISECONDS: Final = re.compile(rb"-?\d+")
+JSON_LENGTH: Final = b"inference-header-content-length"
+"""How many bytes of the body are JSON; raw tensors follow."""
+ALIGNMENT: Final = 16
+"""As malloc's: what numbers of any type need."""
 _JSON: Final = b"application/json"
+_OCTETS: Final = b"application/octet-stream"
+_COMPRESSED: Final = (b"gzip", b"deflate")
 _PRIORITIES: Final = {priority.name.lower().encode(): priority for priority in Priority}
 
 
@@ -33,14 +39,44 @@ class RequestHead:
         given = self.fields.get(b"x-request-id", b"")
         return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
-    def check_media_type(self) -> None:
-        """Problem(unsupported_media_type) unless the body is plain JSON; no content type counts as JSON."""
+    def check_media_type(self, *, raw: bool) -> None:
+        """Problem(unsupported_media_type) unless the body is JSON, which no content type counts as.
+
+        Where `raw` tensors are taken, it may be application/octet-stream, which must then say how much of it is JSON.
+        """
         media_type = self.fields.get(b"content-type", _JSON)
-        if media_type != _JSON and media_type.split(b";", 1)[0].strip().lower() != _JSON:
-            raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")
-        encoding = self.fields.get(b"content-encoding")
-        if encoding is not None and encoding.strip().lower() != b"identity":
-            raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+        if media_type != _JSON and (essence := media_type.split(b";", 1)[0].strip().lower()) != _JSON:
+            if essence != _OCTETS or not raw:
+                wanted = "application/json, or application/octet-stream with raw tensors" if raw else "application/json"
+                raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, f"the body must be {wanted}")
+            if JSON_LENGTH not in self.fields:
+                detail = f"a body of application/octet-stream needs the header {JSON_LENGTH.decode()}"
+                raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, detail)
+        if b"content-encoding" in self.fields and (coding := self._coding()) not in (b"identity", *_COMPRESSED):
+            shown = coding.decode("latin-1")[:60]
+            raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, f"the body may be coded as gzip or deflate, not as {shown!r}")
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the body must be inflated."""
+        return b"content-encoding" in self.fields and self._coding() in _COMPRESSED
+
+    def _coding(self) -> bytes:
+        return self.fields[b"content-encoding"].strip().lower()
+
+    def json_length(self) -> int | None:
+        """Bytes of JSON that raw tensors follow; None: none follow. Problem(bad_request)."""
+        given = self.fields.get(JSON_LENGTH)
+        if given is None:
+            return None
+        if not given.isdigit() or len(given) > 18:
+            raise Problem(Code.BAD_REQUEST, f"{JSON_LENGTH.decode()} must be a number of bytes")
+        return int(given)
+
+    def padding(self) -> int:
+        """Bytes that, put before the body, align the raw tensors behind its JSON."""
+        given = self.fields.get(JSON_LENGTH, b"")
+        return -int(given) % ALIGNMENT if given.isdigit() and len(given) <= 18 else 0
 
     def check_length(self, limit: int) -> None:
         """Problem(too_large) before anything is read, where the length is declared."""

@@ -167,7 +167,7 @@ def test_flat_and_nested_data_are_the_same_tensor() -> None:
 def answer(answered: dict[str, Any], **members: Any) -> dict[str, Any]:
     asked = v2.decode(orjson.dumps(request(**members)), Metadata("python"))
     served = Served(FakeModel().metadata, Mock(), DIGEST, VERSION)
-    parsed: dict[str, Any] = orjson.loads(v2.encode(asked, answered, "digits", served))
+    parsed: dict[str, Any] = orjson.loads(v2.encode(asked, answered, "digits", served).body)
     return parsed
 
 

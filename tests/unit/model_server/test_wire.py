@@ -6,7 +6,7 @@ import pytest
 
 from model_server.errors import Code, Problem
 from model_server.queues import Priority
-from model_server.rest.wire import RequestHead
+from model_server.rest.wire import ALIGNMENT, RequestHead
 
 
 def head(**fields: str) -> RequestHead:
@@ -40,28 +40,71 @@ def test_a_timeout_that_is_no_number_is_refused(text: str) -> None:
     assert refused.value.code is Code.BAD_REQUEST
 
 
+RAW = {"content_type": "application/octet-stream", "inference_header_content_length": "10"}
+
+
 @pytest.mark.parametrize(
-    ("fields", "accepted"),
+    "fields",
     [
-        pytest.param({}, True, id="none"),
-        pytest.param({"content_type": "application/json"}, True, id="JSON"),
-        pytest.param({"content_type": "Application/JSON; charset=utf-8"}, True, id="JSON with parameters"),
-        pytest.param({"content_encoding": "identity"}, True, id="identity"),
-        pytest.param({"content_type": "application/x-pickle"}, False, id="pickle"),
-        pytest.param({"content_type": "application/vnd.bentoml+pickle"}, False, id="pickle with a vendor's name"),
-        pytest.param({"content_type": "multipart/form-data; boundary=x"}, False, id="multipart"),
-        pytest.param({"content_type": "application/octet-stream"}, False, id="binary tensors"),
-        pytest.param({"content_encoding": "gzip"}, False, id="gzip"),
-        pytest.param({"content_encoding": "br, gzip"}, False, id="nested encodings"),
+        pytest.param({}, id="none"),
+        pytest.param({"content_type": "application/json"}, id="JSON"),
+        pytest.param({"content_type": "Application/JSON; charset=utf-8"}, id="JSON with parameters"),
+        pytest.param({"content_encoding": "identity"}, id="not compressed"),
+        pytest.param({"content_encoding": " GZip"}, id="gzip"),
+        pytest.param({"content_encoding": "deflate"}, id="deflate"),
+        pytest.param(RAW, id="raw tensors"),
+        pytest.param({**RAW, "content_type": "application/json"}, id="raw tensors that call themselves JSON"),
     ],
 )
-def test_only_plain_json_is_taken(fields: dict[str, str], accepted: bool) -> None:
-    if accepted:
-        head(**fields).check_media_type()
-    else:
-        with pytest.raises(Problem) as refused:
-            head(**fields).check_media_type()
-        assert refused.value.code is Code.UNSUPPORTED_MEDIA_TYPE
+def test_json_and_raw_tensors_are_taken_and_may_be_compressed(fields: dict[str, str]) -> None:
+    head(**fields).check_media_type(raw=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "raw", "says"),
+    [
+        pytest.param({"content_type": "application/x-pickle"}, True, "must be application/json", id="pickle"),
+        pytest.param({"content_type": "application/vnd.bentoml+pickle"}, True, "application/json", id="another pickle"),
+        pytest.param({"content_type": "multipart/form-data; boundary=x"}, True, "application/json", id="multipart"),
+        pytest.param({"content_type": "application/octet-stream"}, True, "needs the header", id="no length of JSON"),
+        pytest.param(RAW, False, "must be application/json", id="raw tensors where there are none"),
+        pytest.param({"content_encoding": "br"}, True, "not as 'br'", id="brotli"),
+        pytest.param({"content_encoding": "br, gzip"}, True, "not as 'br, gzip'", id="nested codings"),
+        pytest.param({"content_encoding": "x" * 9000}, True, "xxx", id="a coding of 9,000 letters"),
+    ],
+)
+def test_anything_else_is_refused_by_name(fields: dict[str, str], raw: bool, says: str) -> None:
+    with pytest.raises(Problem) as refused:
+        head(**fields).check_media_type(raw=raw)
+    assert refused.value.code is Code.UNSUPPORTED_MEDIA_TYPE
+    assert says in refused.value.detail
+    assert len(refused.value.detail) < 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "compressed"),
+    [({}, False), ({"content_encoding": "identity"}, False), ({"content_encoding": "Deflate "}, True)],
+)
+def test_what_came_compressed_is_known(fields: dict[str, str], compressed: bool) -> None:
+    assert head(**fields).compressed is compressed
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [({}, None), ({"inference_header_content_length": "0"}, 0), ({"inference_header_content_length": "17"}, 17)],
+)
+def test_the_length_of_the_json_before_raw_tensors(fields: dict[str, str], length: int | None) -> None:
+    assert head(**fields).json_length() == length
+    assert (head(**fields).padding() + (length or 0)) % ALIGNMENT == 0
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "0x10", "9" * 19, " 5", "1,2"])
+def test_a_length_of_json_that_is_no_number_is_refused(text: str) -> None:
+    asked = head(inference_header_content_length=text)
+    assert asked.padding() == 0
+    with pytest.raises(Problem, match="must be a number of bytes") as refused:
+        asked.json_length()
+    assert refused.value.code is Code.BAD_REQUEST
 
 
 @pytest.mark.parametrize(
