@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from model_server import grpc_api, metrics_endpoint, startup
+from model_server import grpc_api, metrics_endpoint, startup, tracing
 from model_server.cache import caching
 from model_server.cache.caching import Caching
 from model_server.decide.batch_plan import NO_BATCHING, Limits
@@ -63,7 +64,16 @@ class Process:
         self._files: Fetched | None = None
         self._grpc: GrpcServer | None = None
         timeout = settings.timeout_milliseconds / 1000
-        self._inference = Inference(self._lifecycle, self._telemetry, timeout, settings.max_body_bytes)
+        about = {
+            "inflight.model": settings.model.name,
+            "inflight.variant": settings.variant,
+            "inflight.revision": settings.revision,
+        }
+        # The one exception to settings being the only reader of the environment: these are OpenTelemetry's variables.
+        self._tracing = tracing.start(self._telemetry, os.environ, about)
+        self._inference = Inference(
+            self._lifecycle, self._telemetry, timeout, settings.max_body_bytes, tracing=self._tracing
+        )
         front = Front(self._inference, self._management)
         self._server = http_server.make(front, timeout)
         self._stopping = asyncio.Event()
@@ -90,6 +100,8 @@ class Process:
                 self._executor.stop()
             if self._lifecycle.served is not None and isinstance(self._lifecycle.served.dispatcher, Caching):
                 await self._lifecycle.served.dispatcher.close()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.stop)
             metrics.close()
 
     async def _until_stopped(self, model_dir: Path) -> None:

@@ -13,6 +13,9 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from model_server import __version__, logs
+from model_server.cache.caching import Caching
+from model_server.cache.control import Use
+from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem, first_line
 from model_server.grpc_api import codec, framing
 from model_server.grpc_api.messages import (
@@ -29,11 +32,14 @@ from model_server.grpc_api.messages import (
 )
 from model_server.lifecycle import Served
 from model_server.models.tensors import Tensors, TensorSpec
+from model_server.queues import Priority
 from model_server.rest import problems
 from model_server.rest.infer import Inference
 from model_server.rest.wire import RequestHead
+from model_server.tracing import Trace
 
 Context = ServicerContext[Any, Any]
+Trailers = tuple[tuple[str, str], ...]
 SERVICE: Final = "inference.GRPCInferenceService"
 _log = structlog.get_logger()
 
@@ -129,12 +135,15 @@ class _Call:
         )
         self._request_id = self._head.request_id()
         self._deadline = 0.0
+        self._use = Use.asked(self._head.fields.get(b"cache-control"))
+        self._trace: Trace | None = None
+        if inference.tracing is not None:
+            self._trace = inference.tracing.begin(f"{SERVICE}/ModelInfer", self._head.fields)
 
     async def answer(self, body: bytes) -> bytes:
         """The answer's bytes; everything else ends the call with a status."""
         logs.request_id.set(self._request_id)  # each call has a task, so a context, of its own
-        trailers = (("x-request-id", self._request_id),)
-        self._context.set_trailing_metadata(trailers)
+        trailers: Trailers = (("x-request-id", self._request_id),)
         try:
             answer = await self._predict(body)
         except Problem as problem:
@@ -144,6 +153,9 @@ class _Call:
             self._left()
             raise
         self._told(200)
+        if self._use.result is not None:
+            trailers = (*trailers, ("x-inflight-cache", self._use.result.value))
+        self._context.set_trailing_metadata(trailers)
         return answer
 
     async def _predict(self, body: bytes) -> bytes:
@@ -157,7 +169,13 @@ class _Call:
         message, raw = framing.parse(body)
         served = lifecycle.get(message.model_name, message.model_version or None)
         request, inputs = codec.decode(message, raw, served.metadata)
-        done: asyncio.Future[Tensors] = loop.create_future()
+        if self._trace is not None:
+            self._trace.entered()
+        outputs = await self._computed(inputs, served.dispatcher, priority)
+        return self._encoded(request, outputs, served)
+
+    async def _computed(self, inputs: Tensors, queue: Dispatcher | Caching, priority: Priority) -> Tensors:
+        done: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
 
         def settle(outputs: Tensors | None, error: BaseException | None) -> None:
             if done.done():
@@ -167,11 +185,14 @@ class _Call:
             else:
                 done.set_exception(error or RuntimeError("neither outputs nor an error"))
 
-        ticket = served.dispatcher.enter(inputs, self._deadline, priority, settle)
+        if isinstance(queue, Caching):
+            ticket = queue.enter(inputs, self._deadline, priority, settle, self._use)
+        else:
+            ticket = queue.enter(inputs, self._deadline, priority, settle)
         try:
-            outputs = await done
+            return await done
         except asyncio.CancelledError:
-            served.dispatcher.leave(ticket)
+            queue.leave(ticket)
             raise
         except Problem:
             raise
@@ -179,7 +200,9 @@ class _Call:
             _log.warning("prediction failed", error=first_line(error), exc_info=error)
             text = "the model failed on this request; the server's log says why, by request_id"
             raise Problem(Code.MODEL_ERROR, text) from None
-        return self._encoded(request, outputs, served)
+        finally:
+            if self._trace is not None:
+                self._trace.predicted(ticket.started or None)
 
     def _encoded(self, request: codec.Request, outputs: Tensors, served: Served) -> bytes:
         try:
@@ -199,10 +222,18 @@ class _Call:
         self._told(problems.STATUS[Code.CANCELLED])
 
     def _told(self, status: int) -> None:
-        self._inference.telemetry.request(status, time.monotonic() - self._arrived, self._request_id)
+        trace_id = ""
+        if self._trace is not None:
+            trace_id = self._trace.trace_id
+            names = {"inflight.model": self._inference.lifecycle.name, "inflight.request_id": self._request_id}
+            self._trace.end(status, **names, **{"inflight.cache": self._use.result or ""})
+        seconds = time.monotonic() - self._arrived
+        self._inference.telemetry.request(status, seconds, self._request_id, trace_id)
+        if logs.verbose:
+            _log.debug("answered", status=status, seconds=round(seconds, 6))
 
 
-async def _abort(context: Context, problem: Problem, trailers: tuple[tuple[str, str], ...]) -> NoReturn:
+async def _abort(context: Context, problem: Problem, trailers: Trailers) -> NoReturn:
     status = problems.STATUS[problem.code]
     code = _STATUS.get(status, grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL)
     found = [*trailers, ("x-inflight-code", problem.code.value)]
