@@ -12,6 +12,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.server.report import TITLES, title
 from benchmarks.server.samples import Spread, Table, shown
@@ -104,7 +105,11 @@ def _panel(axes: Axes, table: Table, work: str, panel: Bars) -> None:
             shown(spread.median), (max(spread.highest, spread.median), row), (4, 0), textcoords="offset points",
             va="center", fontsize=8,
         )  # fmt: skip
-    axes.margins(x=0.18)
+    if panel.logarithmic and medians:
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(s.lowest for s in spreads) / 5, max(s.highest for s in spreads) * 8)
+    else:
+        axes.margins(x=0.18)
     axes.set_title(panel.label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -137,7 +142,9 @@ def _overload(table: Table) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     if limit := table.of("W2", LIMIT, LIMIT, "goodput"):
         goodput.axhline(limit.median, color=_LIMIT, linestyle=":", linewidth=1)
-        goodput.annotate("two bare processes", (1, limit.median), (0, 3), textcoords="offset points", fontsize=8)
+        goodput.annotate(
+            "two bare processes", (50, limit.median), (0, 3), textcoords="offset points", fontsize=8, ha="right"
+        )
     figure.legend(*goodput.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure
 
@@ -152,7 +159,7 @@ def _line(axes: Axes, table: Table, server: str, value: str, colour: str, *, tol
     counts = [count for count, _ in found]
     if not counts:
         return
-    label = title(server) + (", clients that come back when told" if told else "")
+    label = title(server) + (",\nclients that come back when told" if told else "")
     style, width = ("--" if told else "-"), (2.2 if SERVERS[server].kind == "ours" else 1.3)
     axes.plot(counts, [s.median for _, s in found], style, color=colour, linewidth=width, marker="o", ms=3, label=label)
     axes.fill_between(counts, [s.lowest for _, s in found], [s.highest for _, s in found], color=colour, alpha=0.12)

@@ -52,9 +52,9 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def file(*, quick: bool) -> Path:
-    """A quick run never replaces a full one."""
-    return venvs.home() / "server.quick.json" if quick else RESULTS / "server.json"
+def file(*, full: bool) -> Path:
+    """Only a full run replaces the last full one."""
+    return RESULTS / "server.json" if full else venvs.home() / "server.partial.json"
 
 
 def save(run: Run, target: Path) -> None:

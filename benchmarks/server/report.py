@@ -119,11 +119,13 @@ def _wrong(table: Table, work: str, server: str, load: str) -> str:
 
 def _conditions(run: Run) -> str:
     cost = {name.removesuffix("_seconds"): 1000 * value for name, value in run.calibration.items()}
+    generators = [sample.values.get("generator_share", 0.0) for sample in run.samples]
     lines = [
         f"- {run.when}, commit {run.commit}, {run.rounds} rounds, {run.seconds} s a load; {run.machine}",
         f"- load average at the beginning of each round: {', '.join(map(str, run.load_averages))}",
         f"- calibrated: {cost['chain']:.1f} ms a W2 prediction; "
         f"{cost['call']:.2f} ms a W3 call and {cost['row']:.3f} ms a row",
+        f"- the load generator used at most {shown(max(generators, default=0.0))} of one core",
         f"- {'; '.join(_version(name, found) for name, found in run.versions.items())}",
         *[f"- not measured: {reason[:300]}" for reason in run.absent],
     ]
