@@ -9,6 +9,7 @@ from model_server.grpc_api.messages import ModelInferRequest, ModelInferResponse
 from model_server.lifecycle import Served
 from model_server.models.base import Metadata
 from model_server.models.tensors import DATATYPES, Array, Tensors
+from model_server.rest.raw import from_raw, to_raw
 from model_server.rest.tensors import bad, check_shape, shown
 from model_server.rest.v2 import check_inputs
 
@@ -48,7 +49,7 @@ def _input(tensor: ModelInferRequest.InferInputTensor, raw: memoryview | None, w
         return tensors.from_contents(tensor.contents, tensor.datatype, shape, where)
     if tensor.HasField("contents"):
         raise bad(f"{where}: contents must be empty where there are raw_input_contents")
-    return tensors.from_raw(raw, tensor.datatype, shape, where)
+    return from_raw(raw, tensor.datatype, shape, where)
 
 
 def _check_outputs(message: ModelInferRequest, metadata: Metadata) -> None:
@@ -69,7 +70,7 @@ def encode(request: Request, outputs: Tensors, served: Served) -> bytes:
         output = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
         if not raw:
             output.contents.CopyFrom(tensors.to_contents(array, datatype))
-    return framing.join(answer, [tensors.to_raw(array) for _, _, array in arrays] if raw else ())
+    return framing.join(answer, [to_raw(array) for _, _, array in arrays] if raw else ())
 
 
 def _output(name: str, outputs: Tensors) -> tuple[str, str, Array]:
