@@ -75,25 +75,32 @@ class Asked:
 class Shared:
     """One model's answers on one server; used from one event loop only."""
 
-    def __init__(self, url: str, prefix: str, ttl: float, errors: Counter) -> None:
-        """`prefix` of the keys there, different for every model. LoadFailure when the client isn't installed."""
+    def __init__(
+        self, url: str, prefix: str, ttl: float, errors: Counter, *, patience: float = LOOK_UP_SECONDS
+    ) -> None:
+        """`prefix` of the keys there; `patience`: seconds that a question takes at most. It connects at once.
+
+        LoadFailure when the client isn't installed.
+        """
         self._loop = asyncio.get_running_loop()
         self._client = client(url)
         self._prefix = prefix.encode()
         self._ttl = ttl
         self._errors = errors
+        self._patience = patience
         self._circuit = Circuit()
         self._questions: _Courier[Asked] = _Courier(self._ask)
         self._answers: _Courier[tuple[bytes, Kept]] = _Courier(self._send)
+        self._connecting = asyncio.create_task(self._exchanged(self._client.pipeline(transaction=False).ping()))
 
     def look_up(self, key: bytes, found: Callable[[Found | None], None]) -> Asked | None:
-        """None: not now, the answer has to be computed. Otherwise `found` is called within LOOK_UP_SECONDS."""
+        """None: not now, the answer has to be computed. Otherwise `found` is called before patience ends."""
         now = self._loop.time()
         if not self._circuit.allows(now):
             return None
         self._circuit = self._circuit.asking(now)
         asked = Asked(key, found)
-        asked.timer = self._loop.call_later(LOOK_UP_SECONDS, self._late, asked)
+        asked.timer = self._loop.call_later(self._patience, self._late, asked)
         self._questions.carry(asked)
         return asked
 
@@ -104,6 +111,7 @@ class Shared:
 
     async def close(self) -> None:
         """Nothing is asked or sent any more."""
+        self._connecting.cancel()
         await self._questions.stop()
         await self._answers.stop()
         with contextlib.suppress(Exception):
@@ -210,7 +218,7 @@ class _Courier(Generic[T]):
 
 
 def client(url: str) -> Valkey:
-    """Of the server at `url`: valkey, valkeys, redis or rediss. It connects when first used, and never retries."""
+    """Of the server at `url`: valkey, valkeys, redis or rediss. It connects when used, and never tries twice."""
     try:
         from valkey import asyncio as valkey  # noqa: PLC0415 - only who uses it pays for it
     except ImportError:
