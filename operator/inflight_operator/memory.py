@@ -15,6 +15,8 @@ class Memory:
     weightless_since: dict[str, float] = field(default_factory=dict)
     unready_since: dict[str, float] = field(default_factory=dict)
     looked_at: dict[str, float] = field(default_factory=dict)
+    digest_asked: dict[str, tuple[int, float]] = field(default_factory=dict)
+    digest_told: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
     unknown_since: float | None = None
     unacknowledged_since: float | None = None
@@ -24,6 +26,7 @@ class Memory:
     def keep_only(self, revisions: Iterable[str]) -> None:
         """Forget revisions that are no longer live."""
         living = set(revisions)
-        for table in (self.weightless_since, self.unready_since, self.looked_at, self.failures):
+        for table in (self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked):
             for name in set(table) - living:
                 del table[name]
+        self.digest_told &= living

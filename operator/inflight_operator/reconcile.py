@@ -22,10 +22,11 @@ from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import NameConflictError, SpecError
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
-from inflight_operator.observe import world
+from inflight_operator.observe import digests, world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
+from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
 from inflight_operator.steps.revisions import Revisions
 from inflight_operator.steps.telling import Telling
@@ -58,6 +59,7 @@ class Reconciler:
         router_host: str,
         autoscale: bool,
         clock: Callable[[], float],
+        ask: Ask = digests.ask,
     ) -> None:
         self._store = store
         self._plane = plane
@@ -69,6 +71,7 @@ class Reconciler:
         self._revisions = Revisions(self._children, Scale(kube), reporter, installation, autoscale=autoscale)
         self._retirement = Retirement(self._children, reporter, signal)
         self._telling = Telling(kube, reporter, signal, autoscale=autoscale)
+        self._digests = Digests(kube, self._children, reporter, ask)
         self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -104,7 +107,8 @@ class Reconciler:
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)
         look = await self._telling.step(run, plans, live, split, programmed=programmed)
-        return soonest(again, look, 1.0 if split.waiting or split.holding else None)
+        ask = await self._digests.step(run, plans)
+        return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 
     async def _children_of(self, run: Pass) -> list[VariantPlan]:
         """Make everything exist that the ModelDeployment needs: its own Service, and each variant's revisions."""

@@ -13,12 +13,13 @@ from typing import Final
 from inflight_operator.api.names import Key
 from inflight_operator.decide import demand
 from inflight_operator.telemetry import DEMAND
+from inflight_operator.xds.settled import WINDOWS
 
 InFlight = Callable[[str, str], float | None]
-"""(namespace, revision name) → in-flight requests over the load reports' window, None if unknown."""
+"""(namespace, revision name) → in-flight requests as `xds.load` has them, None if unknown."""
 
-SETTLE_SECONDS: Final = 7.0
-"""A revision that has just taken weight is not judged before a whole window of load reports has seen it."""
+SETTLE_SECONDS: Final = WINDOWS[0] + 1.0
+"""A revision that has just taken weight is not judged before the shortest window is full of what it got, and told."""
 
 
 @dataclass(frozen=True)

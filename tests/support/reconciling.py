@@ -64,6 +64,8 @@ class Bench:
         self.now = 1000.0
         self.in_flight: dict[str, float | None] = {}
         self.routers = Routers()
+        self.digests: dict[str, str] = {}
+        self.asked: list[str] = []
         self.restart()
 
     def restart(self) -> None:
@@ -78,7 +80,13 @@ class Bench:
             router_host="inflight-router.inflight-system.svc.cluster.local",
             autoscale=True,
             clock=lambda: self.now,
+            ask=self._ask,
         )
+
+    async def _ask(self, address: str, _model: str) -> str | None:
+        """What the pod at `address` says that its model's digest is; the others can't be reached."""
+        self.asked.append(address)
+        return self.digests.get(address)
 
     async def reconcile(self, name: str) -> float | None:
         """One reconcile with a fresh view; what it is told last is what the API server holds."""

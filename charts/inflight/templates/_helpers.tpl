@@ -91,10 +91,14 @@ priorityClassName: {{ . }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
-# Pods are read only when a revision does not become ready, and never watched.
+# Pods are read only when a revision does not become ready, or to ask its first one for its model's digest.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
+# Tells a revision's later pods the first one's digest. Nobody's ConfigMap can be read or changed with this.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -16,6 +16,7 @@ MODEL_DEPLOYMENT: Final = f"{GROUP}/modeldeployment"
 VARIANT: Final = f"{GROUP}/variant"
 REVISION: Final = f"{GROUP}/revision"
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
+DIGEST: Final = f"{GROUP}/model-sha256"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 HTTP_PORT: Final = 8080
@@ -36,6 +37,11 @@ def revision_name(name: str, variant: str, revision: str) -> str:
         digest = hashlib.sha256(stem.encode()).hexdigest()[:6]
         stem = f"{stem[: room - 7].rstrip('-')}-{digest}"
     return f"{stem}-{revision}"
+
+
+def digest_name(revision: str) -> str:
+    """The ConfigMap that tells the pods of a revision, by its Kubernetes name, which digest the first one had."""
+    return f"{revision}-digest"
 
 
 def labels(name: str, variant: str | None = None, revision: str | None = None) -> dict[str, str]:

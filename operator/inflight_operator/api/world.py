@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inflight_operator.api import names
 from inflight_operator.api.names import Key
 
 Object = dict[str, Any]
@@ -50,6 +51,13 @@ class Revision:
     def replicas(self) -> int:
         """Replicas asked for by whoever scales it."""
         return int(self.objects["Deployment"]["spec"].get("replicas", 1)) if self.live else 0
+
+    @property
+    def digest(self) -> str | None:
+        """The sha256 of the model that its first pod served, where the user gave none and a pod has been asked."""
+        record = self.objects.get("ControllerRevision") or {"metadata": {}}
+        found: str | None = (record["metadata"].get("annotations") or {}).get(names.DIGEST)
+        return found
 
     @property
     def ready(self) -> int:

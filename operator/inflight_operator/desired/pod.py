@@ -19,6 +19,7 @@ DRAIN_DELAY_SECONDS: Final = 5
 USER: Final = 65532
 _MODEL_DIR: Final = "/models"
 _SECRET_DIR: Final = "/etc/inflight/storage"  # noqa: S105 - a path
+_DIGEST_DIR: Final = "/etc/inflight/digest"
 _FETCH_DEADLINE_SECONDS: Final = 1800
 
 
@@ -48,7 +49,7 @@ def template(name: str, variant: Variant, installation: Installation) -> dict[st
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_server(name, variant, installation, custom)],
-        "volumes": _volumes(variant, custom),
+        "volumes": _volumes(name, variant, custom),
     }
     if init := _init_containers(variant):
         spec["initContainers"] = init
@@ -66,6 +67,8 @@ def _server(name: str, variant: Variant, installation: Installation, custom: Map
     mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the pod
     if _secret(variant):
         mounts.append({"name": "storage-secret", "mountPath": _SECRET_DIR, "readOnly": True})  # type: ignore[dict-item]
+    if not variant.model.get("sha256"):
+        mounts.append({"name": "digest", "mountPath": _DIGEST_DIR, "readOnly": True})  # type: ignore[dict-item]
     return {
         "name": "server",
         "image": variant.server.get("image") or installation.image,
@@ -114,6 +117,7 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_REVISION": variant.revision,
         "INFLIGHT_MODEL_URI": model["uri"],
         "INFLIGHT_MODEL_SHA256": model.get("sha256", ""),
+        "INFLIGHT_MODEL_DIGEST_FILE": "" if model.get("sha256") else f"{_DIGEST_DIR}/sha256",
         "INFLIGHT_MODEL_FORMAT": model["format"],
         "INFLIGHT_MODEL_ENTRYPOINT": model.get("entrypoint", ""),
         "INFLIGHT_STORAGE_ENDPOINT": storage.get("endpoint", ""),
@@ -151,10 +155,14 @@ def _secret(variant: Variant) -> str | None:
     return ((variant.model.get("storage") or {}).get("secretRef") or {}).get("name")
 
 
-def _volumes(variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _volumes(name: str, variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [{"name": "models", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     if secret := _secret(variant):
         volumes.append({"name": "storage-secret", "secret": {"secretName": secret, "defaultMode": 0o440}})
+    if not variant.model.get("sha256"):
+        # Named from the start and there as soon as the first pod's digest is known: the template never changes.
+        known = names.digest_name(names.revision_name(name, variant.name, variant.revision))
+        volumes.append({"name": "digest", "configMap": {"name": known, "optional": True}})
     return volumes + list(custom.get("volumes") or [])
 
 

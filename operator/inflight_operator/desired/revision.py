@@ -5,7 +5,6 @@ No manifest here contains spec.replicas: the HPA owns it, and `apply.scale` in a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from inflight_operator.api import names
@@ -20,19 +19,20 @@ def record(
     variant: Variant,
     installation: Installation,
     number: int,
-    pinned: Mapping[str, Any] | None,
+    known: Revision | None,
 ) -> Object:
     """The ControllerRevision: what the user asked for and the template rendered from it, kept as history.
 
-    `pinned` is the data of a record that exists already (somebody goes back to it): it stays, only the number grows.
+    `known`: the revision exists already (somebody goes back to it): its record stays, only the number grows.
     """
+    pinned = known.record if known else None
     name = resource["metadata"]["name"]
     rendered = {
         "model": dict(variant.model),
         "server": dict(variant.server),
         "template": template(name, variant, installation),
     }
-    return child(
+    made = child(
         resource,
         "apps/v1",
         "ControllerRevision",
@@ -41,6 +41,46 @@ def record(
         data=dict(pinned or rendered),
         revision=number,
     )
+    return _with_digest(made, known.digest if known else None)
+
+
+def recorded(resource: Object, revision: Revision, sha256: str) -> Object:
+    """The record of `revision` as it is, with the digest that its first pod had."""
+    live = revision.objects["ControllerRevision"]
+    made = child(
+        resource,
+        "apps/v1",
+        "ControllerRevision",
+        revision.name,
+        names.labels(resource["metadata"]["name"], revision.variant, revision.revision),
+        data=live["data"],
+        revision=live["revision"],
+    )
+    return _with_digest(made, sha256)
+
+
+def _with_digest(record: Object, sha256: str | None) -> Object:
+    if sha256:
+        record["metadata"]["annotations"][names.DIGEST] = sha256
+    return record
+
+
+def digest_map(revision: Revision) -> Object:
+    """The ConfigMap that tells later pods the first one's digest; it lives as long as the record."""
+    record = revision.objects["ControllerRevision"]["metadata"]
+    owner = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "name": record["name"], "uid": record["uid"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": names.digest_name(revision.name),
+            "namespace": record["namespace"],
+            "labels": record["labels"],
+            "ownerReferences": [owner],
+        },
+        "immutable": True,
+        "data": {"sha256": revision.digest},
+    }
 
 
 def deployment(resource: Object, revision: Revision) -> Object:

@@ -67,9 +67,8 @@ class Revisions:
 
     async def _record(self, run: Pass, variant: Variant, name: str, known: Revision | None) -> Revision:
         """Write down what the user asked for and what we render from it; a record that exists keeps its words."""
-        pinned = known.record if known else None
         number = history.number(name, variant.name, run.seen.revisions.values())
-        made = build.record(run.resource, variant, self._installation, number, pinned)
+        made = build.record(run.resource, variant, self._installation, number, known)
         blank = Revision(name, variant.name, variant.revision, None, {}, frozenset(), "")
         record = await self._apply(run, known or blank, "ControllerRevision", made)
         found = known or blank
