@@ -33,6 +33,9 @@ def test_everything_the_operator_sets_is_read() -> None:
             "INFLIGHT_CONCURRENCY": "4",
             "INFLIGHT_MAX_QUEUE": "0",
             "INFLIGHT_TIMEOUT_MILLISECONDS": "250",
+            "INFLIGHT_CACHE_MAX_MEGABYTES": "64",
+            "INFLIGHT_CACHE_TTL_SECONDS": "5",
+            "INFLIGHT_CACHE_URL": "rediss://me:secret@store:6380/2",
             "INFLIGHT_MODEL_DIR": "/models",
             "INFLIGHT_DRAIN_DELAY_SECONDS": "0",
             "INFLIGHT_TERMINATION_LOG": "/dev/termination-log",
@@ -45,6 +48,8 @@ def test_everything_the_operator_sets_is_read() -> None:
     assert (read.storage.endpoint, read.storage.region) == ("http://store:9000", "eu-north-1")
     assert read.storage.secret_dir == Path("/etc/inflight/storage")
     assert (read.concurrency, read.max_queue, read.timeout_milliseconds) == (4, 0, 250)
+    assert (read.cache_max_megabytes, read.cache_ttl_seconds) == (64, 5)
+    assert read.cache_url == "rediss://me:secret@store:6380/2"
     assert (read.model_dir, read.termination_log) == (Path("/models"), Path("/dev/termination-log"))
     assert (read.variant, read.revision, read.drain_delay_seconds) == ("stable", "digits-stable-12345678", 0)
 
@@ -62,6 +67,12 @@ def test_everything_the_operator_sets_is_read() -> None:
         pytest.param("MAX_QUEUE", "-1", id="a negative queue"),
         pytest.param("TIMEOUT_MILLISECONDS", "1.5", id="a fraction"),
         pytest.param("TIMEOUT_MILLISECONDS", "9" * 400, id="a number of 400 digits"),
+        pytest.param("CACHE_MAX_MEGABYTES", "-1", id="less than no memory"),
+        pytest.param("CACHE_TTL_SECONDS", "0", id="answers that are kept no time"),
+        pytest.param("CACHE_URL", "http://store:6379", id="a store of another kind"),
+        pytest.param("CACHE_URL", "redis://", id="a store without a name"),
+        pytest.param("CACHE_URL", "redis://store/0?ssl_cert_reqs=none", id="options of the client"),
+        pytest.param("CACHE_URL", "redis://store", id="a shared cache without one of its own"),
         pytest.param("PORT", "http", id="a word for a port"),
         pytest.param("METRICS_PORT", "70000", id="a port there is not"),
         pytest.param("DRAIN_DELAY_SECONDS", "5s", id="a unit"),
@@ -74,6 +85,12 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(name: str, value: 
     assert refused.value.reason is Reason.INVALID_SETTINGS
     assert f"INFLIGHT_{name}" in refused.value.message
     assert len(refused.value.message) < 500
+
+
+def test_the_password_of_a_shared_cache_is_not_told() -> None:
+    with pytest.raises(LoadFailure) as refused:
+        settings.read(MINIMAL | {"INFLIGHT_CACHE_URL": "redis://:secret@store:6379"})
+    assert "secret" not in refused.value.message
 
 
 def test_without_a_model_it_says_how_to_name_one() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
+from typing import Any
 
 import looptime
 import numpy as np
@@ -12,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_cache import TTL, Asked, CacheBench, FakeShared
-from model_server.errors import Code, Problem
+from model_server.cache import caching
+from model_server.cache.caching import Caching
+from model_server.dispatcher import Dispatcher
+from model_server.errors import Code, LoadFailure, Problem
 from model_server.executor import Outcome
 from model_server.queues import Priority
+from model_server.settings import ModelSettings, Settings, StorageSettings
 
 pytestmark = pytest.mark.looptime
 
@@ -437,6 +443,28 @@ class TestShared:
         bench = CacheBench(shared=FakeShared(), max_queue=0)
         bench.caching.enter({"x": np.ones((1, 1))}, 60, NORMAL, lambda *_: None)
         bench.caching.check(asyncio.get_running_loop().time() + 1)
+
+
+class TestBuilt:
+    """By the settings."""
+
+    def over(self, **given: Any) -> Dispatcher | Caching:
+        bench = CacheBench()
+        read = Settings(ModelSettings("digits", "s3://b/k"), StorageSettings(), None, **given)
+        return caching.over(bench.dispatcher, read, "ab" * 32, bench.telemetry)
+
+    async def test_without_memory_for_it_there_is_none(self) -> None:
+        assert isinstance(self.over(), Dispatcher)
+
+    async def test_with_memory_there_is_one(self) -> None:
+        assert isinstance(self.over(cache_max_megabytes=1), Caching)
+
+    async def test_a_shared_level_whose_client_is_missing_says_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "valkey", None)
+        with pytest.raises(LoadFailure, match=r"pip install 'inflight-model-server\[shared-cache\]'"):
+            self.over(cache_max_megabytes=1, cache_url="redis://127.0.0.1:1")
 
 
 async def test_every_request_is_counted_by_what_became_of_it() -> None:
