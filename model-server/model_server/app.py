@@ -29,6 +29,7 @@ from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
 from model_server.executor import Executor
+from model_server.first_digest import differs
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.base import batchable
 from model_server.rest import http_server
@@ -78,6 +79,7 @@ class Process:
         self._server = http_server.make(front, timeout)
         self._stopping = asyncio.Event()
         self._impatient = False
+        self._failure: LoadFailure | None = None
 
     async def serve(self) -> None:
         """Until a signal ends it. LoadFailure when the model can't be served."""
@@ -93,6 +95,8 @@ class Process:
             with _directory(settings.model_dir) as model_dir:
                 await self._until_stopped(model_dir)
                 await self._drain()
+            if self._failure is not None:
+                raise self._failure
         finally:
             self._server.should_exit = True
             await asyncio.gather(serving, self._stop_grpc())
@@ -113,11 +117,18 @@ class Process:
             loading.cancel()
             await asyncio.wait((loading,))
         else:
+            differing = asyncio.create_task(differs(self._settings.model, loading.result().fetched.digest))
             self._lifecycle.loaded(self._served(loading.result()))
             seconds = time.monotonic() - self._born
             self._telemetry.cold_start.labels("ready").set(seconds)
             _log.info("ready", seconds=round(seconds, 3))
             self._grpc = await grpc_api.start(self._inference, self._settings.host, self._settings.grpc_port)
+            await asyncio.wait((differing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if differing.done():
+                self._failure = differing.result()
+                self._lifecycle.drain()
+                return
+            differing.cancel()
         await stopping
 
     def _served(self, started: Started) -> Served:
@@ -128,10 +139,11 @@ class Process:
         limits = NO_BATCHING
         if batchable(metadata):
             limits = Limits(settings.batch_max_rows, settings.batch_max_delay_milliseconds / 1000)
-        dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits)
+        timeout = settings.timeout_milliseconds / 1000
+        dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits, timeout)
         digest = started.fetched.digest
         queue = caching.over(dispatcher, settings, digest, self._telemetry)
-        hangs = partial(dispatcher.hangs, settings.timeout_milliseconds / 1000 + _PATIENCE_SECONDS)
+        hangs = partial(dispatcher.hangs, timeout + _PATIENCE_SECONDS)
         return Served(metadata, queue, digest, settings.revision or digest[:8], hangs)
 
     async def _stop_grpc(self) -> None:

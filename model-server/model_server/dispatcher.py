@@ -40,14 +40,25 @@ class _Batch:
 class Dispatcher:
     """The queue of one server; used from one event loop only, on whose clock deadlines are."""
 
-    def __init__(self, executor: Executor, max_queue: int, telemetry: Telemetry, limits: Limits = NO_BATCHING) -> None:
-        """`max_queue`: requests that may wait. `limits` other than NO_BATCHING need a model that works row by row."""
+    def __init__(
+        self,
+        executor: Executor,
+        max_queue: int,
+        telemetry: Telemetry,
+        limits: Limits = NO_BATCHING,
+        patience: float = 10.0,
+    ) -> None:
+        """`max_queue`: requests that may wait. `limits` other than NO_BATCHING need a model that works row by row.
+
+        `patience`: seconds that a request may take at most.
+        """
         self._loop = asyncio.get_running_loop()
         self._executor = executor
         self._slots = executor.slots
         self._max_queue = max_queue
         self._telemetry = telemetry
         self._limits = limits
+        self._patience = patience
         self._numbers = itertools.count()
         self._open: set[int] = set()
         self._running: set[_Batch] = set()
@@ -198,7 +209,7 @@ class Dispatcher:
             self._waiting.remove(item)
             waited = now - item.arrived
             self._telemetry.queue_wait.observe(waited)
-            self._standing = self._standing.after(waited, now, self._service.expect(item.rows))
+            self._standing = self._standing.after(waited, now, self._bounds(item.rows))
 
     def _look_again(self, at: float) -> None:
         if self._gathering is not None:
@@ -300,6 +311,9 @@ class Dispatcher:
             self._telemetry.shed.labels("deadline").inc()
         self._end(ticket, Problem(Code.DEADLINE, f"the deadline passed {doing}"))
 
+    def _bounds(self, rows: int) -> standing.Bounds:
+        return standing.bounds(self._service.expect(rows), self._patience)
+
     def _load(self, priority: Priority, now: float) -> Load:
         at_most = self._service.at_most
         remaining = [max(0.0, at_most(batch.rows) - (now - batch.started)) for batch in self._running]
@@ -311,7 +325,7 @@ class Dispatcher:
             ahead=ahead,
             rows_ahead=rows_ahead,
             max_rows=self._limits.max_rows,
-            longest_wait=self._standing.longest_wait(now, self._service.expect(1)),
+            longest_wait=self._standing.longest_wait(now, self._bounds(1)),
         )
 
     def _refusal(self, refused: Refused, load: Load, now: float) -> Problem:

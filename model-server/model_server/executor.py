@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +19,10 @@ from model_server import logs
 from model_server.models.tensors import Tensors
 
 QUICK_SECONDS: Final = 0.0005
-_UNKNOWN_SECONDS: Final = 0.005
-"""Assumed at first: about 25 quick answers make it a quick model."""
+_UNKNOWN: Final = 10.0
+"""Slow answers assumed at first: about 20 quick ones make it a quick model."""
+_TOLERATED: Final = 1.5
+"""One slow answer, but not two of ten."""
 _FORGETTING: Final = 0.9
 
 
@@ -33,8 +34,6 @@ class Outcome:
     error: BaseException | None
     seconds: float
     """Time that the prediction itself took."""
-    cpu_seconds: float = math.inf
-    """Of which its own thread computed: what the machine took away meanwhile isn't the model's."""
 
 
 Predict = Callable[[Tensors], Tensors]
@@ -91,16 +90,16 @@ class QuickExecutor:
 
     Handing a prediction to a thread and back costs a tenth of a millisecond and more, several times what a small
     model takes; keeping the loop for half a millisecond costs nobody anything. Quick is only what has been measured
-    again and again, at the same order of input size; one slow answer, and it is for the threads again for a while.
-    Only for models whose time follows from the size of their input.
+    again and again, at the same order of input size. One slow answer may be the machine's fault; two in short order,
+    and it is for the threads again for a while. Only for models whose time follows from the size of their input.
     """
 
     def __init__(self, predict: Predict, threads: Executor) -> None:
         self._predict = predict
         self._threads = threads
         self.slots = threads.slots
-        self._slowest: dict[int, float] = {}
-        """By the number of bits of the size: the longest CPU time lately (s), forgotten a little with each call."""
+        self._slowness: dict[int, float] = {}
+        """By the number of bits of the size: slow answers lately, each forgotten a little with every call."""
         self._busy = False
 
     def submit(self, inputs: Tensors, done: Done) -> None:
@@ -109,18 +108,18 @@ class QuickExecutor:
         for array in inputs.values():
             size += array.nbytes
         bucket = size.bit_length()
-        if not self._busy and self._slowest.get(bucket, _UNKNOWN_SECONDS) <= QUICK_SECONDS:
+        if not self._busy and self._slowness.get(bucket, _UNKNOWN) <= _TOLERATED:
             self._busy = True  # what `done` starts goes to a thread: no recursion, and other requests get their turn
             try:
                 outcome = run(self._predict, inputs)
-                self._learn(bucket, outcome.cpu_seconds)
+                self._learn(bucket, outcome.seconds)
                 done(outcome)
             finally:
                 self._busy = False
             return
 
         def learn_and_tell(outcome: Outcome) -> None:
-            self._learn(bucket, outcome.cpu_seconds)
+            self._learn(bucket, outcome.seconds)
             done(outcome)
 
         self._threads.submit(inputs, learn_and_tell)
@@ -130,16 +129,14 @@ class QuickExecutor:
         self._threads.stop()
 
     def _learn(self, bucket: int, seconds: float) -> None:
-        faded = _FORGETTING * self._slowest.get(bucket, _UNKNOWN_SECONDS)
-        self._slowest[bucket] = max(seconds, faded)
+        faded = _FORGETTING * self._slowness.get(bucket, _UNKNOWN)
+        self._slowness[bucket] = faded + (seconds > QUICK_SECONDS)
 
 
 def run(predict: Predict, inputs: Tensors) -> Outcome:
     """Predict here and now. A model may raise anything, SystemExit too: nothing of it may end a thread."""
-    start, cpu_start = time.perf_counter(), time.thread_time()
-    outputs, failure = None, None
+    start = time.perf_counter()
     try:
-        outputs = predict(inputs)
+        return Outcome(predict(inputs), None, time.perf_counter() - start)
     except BaseException as error:
-        failure = error
-    return Outcome(outputs, failure, time.perf_counter() - start, time.thread_time() - cpu_start)
+        return Outcome(None, error, time.perf_counter() - start)

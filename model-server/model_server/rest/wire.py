@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class RequestHead:
     def request_id(self) -> str:
         """The client's x-request-id, or a new one where it has none that can be echoed."""
         given = self.fields.get(b"x-request-id", b"")
-        return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        return given.decode() if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
     def check_media_type(self, *, raw: bool) -> None:
         """Problem(unsupported_media_type) unless the body is JSON, which no content type counts as.

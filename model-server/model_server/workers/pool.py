@@ -270,12 +270,12 @@ class WorkerPool:
 
 def _outcome(message: dict[str, object], memory: memoryview) -> Outcome:
     """WireError, KeyError, TypeError, ValueError for what no worker of ours would send."""
-    seconds, cpu = float(message["seconds"]), float(message["cpu"])  # type: ignore[arg-type]
+    seconds = float(message["seconds"])  # type: ignore[arg-type]
     if "problem" in message:
-        return Outcome(None, Problem(Code.BAD_INPUT, str(message["problem"])[:2000]), seconds, cpu)
+        return Outcome(None, Problem(Code.BAD_INPUT, str(message["problem"])[:2000]), seconds)
     if "error" in message:
-        return Outcome(None, ModelError(str(message["error"]), str(message.get("trace", ""))), seconds, cpu)
-    return Outcome(arrays(message, memory, copy=True), None, seconds, cpu)
+        return Outcome(None, ModelError(str(message["error"]), str(message.get("trace", ""))), seconds)
+    return Outcome(arrays(message, memory, copy=True), None, seconds)
 
 
 def _lost_outcome(why: str) -> Outcome:

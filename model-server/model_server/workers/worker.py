@@ -63,9 +63,9 @@ def serve(model: Model, channel: Channel, recycling: Recycling, threads: int) ->
 
 
 def _answer(model: Model, channel: Channel, message: dict[str, Any], memory: memoryview, *, leaving: bool) -> None:
-    start, cpu_start = time.perf_counter(), time.thread_time()
+    start = time.perf_counter()
     outputs, told = _predicted(model, message, memory)
-    told |= {"seconds": time.perf_counter() - start, "cpu": time.thread_time() - cpu_start, "leaving": leaving}
+    told |= {"seconds": time.perf_counter() - start, "leaving": leaving}
     try:
         channel.send(told, outputs)
     except TypeError as error:  # an output of a type that the protocol has no name for

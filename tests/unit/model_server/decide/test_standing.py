@@ -6,16 +6,16 @@ import math
 
 import pytest
 
-from model_server.decide.standing import CALM, Standing, target
+from model_server.decide.standing import CALM, Standing, bounds
 
-SERVICE = 0.1
+ALLOWED = bounds(service=0.1, patience=2.0)
 
 
 def after(waits: list[tuple[float, float]]) -> Standing:
     """What is known after requests left the queue: (when, having waited so long)."""
     state = CALM
     for now, waited in waits:
-        state = state.after(waited, now, SERVICE)
+        state = state.after(waited, now, ALLOWED)
     return state
 
 
@@ -34,10 +34,20 @@ def after(waits: list[tuple[float, float]]) -> Standing:
 def test_a_queue_stands_when_all_have_waited_long_for_long(
     waits: list[tuple[float, float]], now: float, limit: float
 ) -> None:
-    assert after(waits).longest_wait(now, SERVICE) == pytest.approx(limit)
+    assert after(waits).longest_wait(now, ALLOWED) == pytest.approx(limit)
 
 
-def test_both_bounds_grow_with_the_service_time() -> None:
-    assert target(0.0001) == 0.005
-    assert target(0.1) == pytest.approx(0.5)
-    assert Standing(0.0).longest_wait(10.0, 1.0) == math.inf, "20 services are 20 s here"
+@pytest.mark.parametrize(
+    ("service", "patience", "target", "interval"),
+    [
+        pytest.param(0.1, 2, 0.5, 2, id="five services, and a quarter of the time"),
+        pytest.param(0.1, 10, 2.5, 10, id="with more time, more patience: replicas may be on their way"),
+        pytest.param(1, 10, 5, 20, id="a slow model"),
+        pytest.param(0.0001, 1, 0.25, 1, id="a quick one"),
+    ],
+)
+def test_the_bounds_grow_with_service_time_and_patience(
+    service: float, patience: float, target: float, interval: float
+) -> None:
+    found = bounds(service, patience)
+    assert (found.target, found.interval) == pytest.approx((target, interval))
