@@ -170,9 +170,18 @@ class Connection(HttpToolsProtocol):
             self.transport.writelines([b"".join(lines), *answer.tail])
         if not keep_alive:
             self.transport.close()
+        if self.pipeline:  # not from here: hundreds in a row that are answered at once would nest too deeply
+            self._current = prediction
+            self.loop.call_soon(self._go_on)
+            return
         super().on_response_complete()
         if not prediction.complete:
             self._linger()
+
+    def _go_on(self) -> None:
+        """The answer has gone: whatever is next in turn."""
+        self._current = None
+        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Close when idle, or after the answer that is being waited for."""

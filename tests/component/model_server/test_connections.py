@@ -73,6 +73,12 @@ async def test_a_request_hidden_in_a_body_is_not_answered(server: ServerProcess)
     assert statuses(await spoken(server.port, sent, seconds=0.7)) == [400]
 
 
+async def test_hundreds_of_requests_sent_at_once_are_answered_in_turn(server: ServerProcess) -> None:
+    refused_at_once = post("/v2/models/other/infer", b"{}") * 400
+    answer = await spoken(server.port, GET + b"\r\n" + refused_at_once + GET + b"Connection: close\r\n\r\n", seconds=10)
+    assert statuses(answer) == [200, *[404] * 400, 200]
+
+
 async def test_a_body_in_very_many_small_chunks_is_put_together(server: ServerProcess) -> None:
     padded = BODY + b" " * (100_000 - len(BODY))
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in padded) + b"0\r\n\r\n"
