@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +107,9 @@ async def _from_metadata(http: aiohttp.ClientSession, protocol: _Protocol, heade
     except (aiohttp.ClientError, OSError) as error:
         text = str(error) or type(error).__name__
         raise LoadTestError(f"can't ask {url} for the model's inputs: {text}") from None
-    if status != 200:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise LoadTestError(f"{url} answers 503: the model isn't ready yet; try again when it is")
+    if status != HTTPStatus.OK:
         raise LoadTestError(f"{url} answers {status} instead of the model's inputs; give --body, or mend the URL")
     try:
         inputs = json.loads(content)["inputs"]

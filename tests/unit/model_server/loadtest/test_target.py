@@ -103,6 +103,17 @@ async def test_without_metadata_the_error_says_what_to_do(metadata: dict[str, An
     assert "--body" in str(failed.value)
 
 
+async def test_a_model_that_is_not_ready_is_told() -> None:
+    async def loading(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_get("/v2/models/m", loading)
+    async with TestServer(app) as server:
+        with pytest.raises(LoadTestError, match="isn't ready yet"):
+            await prepare(str(server.make_url("/v2/models/m")))
+
+
 async def test_a_body_that_is_neither_json_nor_a_file_is_told() -> None:
     with pytest.raises(LoadTestError, match=r"can't read nothing\.json"):
         await prepare("http://server/", "nothing.json")
