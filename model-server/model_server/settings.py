@@ -18,7 +18,7 @@ Device = Literal["cpu", "cuda"]
 Isolation = Literal["thread", "process"]
 PREFIX: Final = "INFLIGHT_"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _CACHE_URL = re.compile(r"(valkeys?|rediss?)://[^\s/?#]+(/\d{1,9})?")
@@ -35,6 +35,8 @@ class ModelSettings:
     """https:// s3:// image://, http:// with sha256; with `local_files` also file:// and plain paths."""
     sha256: str = ""
     """Lower-case hex digest that the model must have; empty: any."""
+    digest_file: Path | None = None
+    """Without a sha256: a file that may hold the one that this revision's first pod had, now or later."""
     format: Format = "auto"
     """auto decides by content, and never runs Python unless an entrypoint is given."""
     entrypoint: str = ""
@@ -196,7 +198,7 @@ def _model(env: _Reader, local_files: bool) -> ModelSettings:
     if not _MODEL_NAME.fullmatch(name):
         raise env.invalid("MODEL_NAME", name, "must be letters, digits, '.', '_' or '-', as it is part of the URL")
     sha256 = env.text("MODEL_SHA256").lower()
-    if sha256 and not _SHA256.fullmatch(sha256):
+    if sha256 and not SHA256.fullmatch(sha256):
         raise env.invalid("MODEL_SHA256", sha256, "must be 64 hexadecimal digits")
     model_format = env.text("MODEL_FORMAT", "auto")
     if model_format not in get_args(Format):
@@ -204,10 +206,12 @@ def _model(env: _Reader, local_files: bool) -> ModelSettings:
     entrypoint = env.text("MODEL_ENTRYPOINT")
     if entrypoint and not _ENTRYPOINT.fullmatch(entrypoint):
         raise env.invalid("MODEL_ENTRYPOINT", entrypoint, "must look like pkg.mod:Class")
+    digest_file = env.text("MODEL_DIGEST_FILE")
     return ModelSettings(
         name=name,
         uri=uri,
         sha256=sha256,
+        digest_file=Path(digest_file) if digest_file else None,
         format=cast(Format, model_format),
         entrypoint=entrypoint,
         local_files=local_files,

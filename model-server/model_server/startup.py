@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from model_server import cpus
+from model_server import cpus, first_digest
 from model_server.blocking import on_a_thread
 from model_server.executor import Executor, QuickExecutor, ThreadExecutor
 from model_server.models import detect, loading
@@ -51,7 +51,7 @@ async def start(settings: Settings, model_dir: Path, telemetry: Telemetry) -> St
 
 
 def _fetched(settings: Settings, model_dir: Path) -> tuple[Fetched, detect.Kind]:
-    fetched = fetch(settings.model, settings.storage, model_dir)
+    fetched = fetch(first_digest.held(settings.model), settings.storage, model_dir)
     if fetched.lease is not None:  # shared: a package's bytecode must not come to lie beside it
         sys.dont_write_bytecode = True
     return fetched, detect.detect(fetched.path)

@@ -117,3 +117,34 @@ def test_two_processes_on_one_cache_fetch_once_and_both_serve(store: FileServer,
         for server in (first, second):
             server.wait_for("ready")
         assert store.sent == len(store.content)
+
+
+# The digest that this revision's first pod had, in a file that may appear later --------------------------------------
+
+QUICKLY = "from model_server import first_digest; first_digest.LOOK_SECONDS = 0.05"
+
+
+def test_a_model_that_is_another_one_than_the_first_pods_is_not_served(store: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "sha256").write_text("ab" * 32)
+    settings = {"MODEL_DIGEST_FILE": str(tmp_path / "sha256"), "MODEL_DIR": str(tmp_path / "models")}
+    model = tmp_path / "model.onnx"
+    model.write_bytes(store.content)
+    with started("--model", f"digits={model}", ready=False, **settings) as server:
+        assert server.ended() == 1
+        assert server.log[-1]["reason"] == "DigestMismatch"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same", "another"])
+def test_a_server_that_started_first_ends_when_another_digest_is_recorded(
+    store: FileServer, tmp_path: Path, same: bool
+) -> None:
+    model, file = tmp_path / "model.onnx", tmp_path / "sha256"
+    model.write_bytes(store.content)
+    with started("--model", f"digits={model}", before=QUICKLY, MODEL_DIGEST_FILE=str(file)) as server:
+        file.write_text(store.sha256 if same else "ab" * 32)
+        if same:
+            time.sleep(0.5)
+            assert ready(server)
+        else:
+            assert server.ended() == 1
+            assert server.log[-1]["reason"] == "DigestMismatch"
