@@ -159,8 +159,8 @@ class Connection(HttpToolsProtocol):
         keep_alive = prediction.keep_alive and not self.inference.lifecycle.draining
         lines = [STATUS_LINE[answer.status]]
         for name, value in answer.headers:
-            lines += (name, b": ", value, b"\r\n")
-        tail = sum([part.nbytes for part in answer.tail])
+            lines.append(b"%b: %b\r\n" % (name, value))
+        tail = sum([part.nbytes for part in answer.tail]) if answer.tail else 0
         lines.append(b"content-length: %d\r\nx-request-id: %s\r\n" % (len(answer.body) + tail, request_id.encode()))
         lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
         lines.append(answer.body)
