@@ -88,7 +88,7 @@ class Process:
         settings = self._settings
         sock = listen(settings.host, settings.port)
         metrics_sock = listen(settings.host, settings.metrics_port)
-        metrics = await metrics_endpoint.serve(self._telemetry.registry, metrics_sock)
+        metrics = await metrics_endpoint.serve(self._telemetry, metrics_sock)
         serving = asyncio.create_task(self._server.serve(sockets=[sock]))
         _log.info("listening", port=sock.getsockname()[1], metrics_port=metrics_sock.getsockname()[1])
         try:

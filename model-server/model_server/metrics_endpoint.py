@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import socket
+import sys
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from model_server.telemetry import Telemetry
 
 _SECONDS: Final = 5.0
 _MAX_HEAD_BYTES: Final = 16 * 1024
+_EXPOSITION: Final = "model_server.exposition"
 
 
-async def serve(registry: CollectorRegistry, sock: socket.socket) -> asyncio.Server:
+async def serve(telemetry: Telemetry, sock: socket.socket) -> asyncio.Server:
     """Answer scrapes on `sock`, one request per connection, each within 5 seconds."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_answer(registry, head))
+                if _EXPOSITION not in sys.modules:  # what the first scrape imports must not hold up predictions
+                    await asyncio.to_thread(importlib.import_module, _EXPOSITION)
+                writer.write(_answer(telemetry, head))
                 await writer.drain()
         writer.close()
 
     return await asyncio.start_server(handle, sock=sock, limit=_MAX_HEAD_BYTES)
 
 
-def _answer(registry: CollectorRegistry, head: bytes) -> bytes:
+def _answer(telemetry: Telemetry, head: bytes) -> bytes:
     request, *headers = head.decode("latin-1").split("\r\n")
     method, _, rest = request.partition(" ")
     if method != "GET" or rest.partition(" ")[0].partition("?")[0] != "/metrics":
         return _response("404 Not Found", "text/plain; charset=utf-8", b"GET /metrics is all there is\n")
     accept = next((line.partition(":")[2].strip() for line in headers if line.lower().startswith("accept:")), "")
-    encode, content_type = choose_encoder(accept)
-    return _response("200 OK", content_type, encode(registry))
+    from model_server.exposition import encoded  # noqa: PLC0415
+
+    return _response("200 OK", *encoded(telemetry.registry, accept))
 
 
 def _response(status: str, content_type: str, body: bytes) -> bytes:

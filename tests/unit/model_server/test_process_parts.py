@@ -40,7 +40,7 @@ async def scrape(head: bytes) -> bytes:
     telemetry.watch(lambda: 3, lambda: 2)
     telemetry.request(200, 0.01)
     sock = app.listen("127.0.0.1", 0)
-    server = await metrics_endpoint.serve(telemetry.registry, sock)
+    server = await metrics_endpoint.serve(telemetry, sock)
     reader, writer = await asyncio.open_connection(*sock.getsockname())
     writer.write(head)
     answer = await reader.read()
