@@ -81,6 +81,7 @@ class Server:
     lifecycle: Lifecycle
     dispatcher: Dispatcher
     telemetry: Telemetry
+    inference: Inference
     http: httpx.AsyncClient
     port: int
 
@@ -119,7 +120,7 @@ async def serving(
     port = sock.getsockname()[1]
     running = asyncio.create_task(server.serve(sockets=[sock]))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-        yield Server(lifecycle, dispatcher, telemetry, http, port)
+        yield Server(lifecycle, dispatcher, telemetry, inference, http, port)
     server.should_exit = True
     await running
     executor.stop()

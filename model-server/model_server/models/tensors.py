@@ -44,8 +44,8 @@ class TensorSpec:
         """Whether an array of `shape` fits."""
         if len(shape) != len(self.shape):
             return False
-        for want, have in zip(self.shape, shape, strict=True):  # noqa: SIM110 - all() takes five times as long
-            if want not in (-1, have):
+        for want, have in zip(self.shape, shape):  # noqa: B905, SIM110 - twice as fast
+            if want != -1 and want != have:  # noqa: PLR1714
                 return False
         return True
 
