@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -128,7 +127,7 @@ class Cache:
             use = _opened(entry / "use", os.O_RDWR)
             try:
                 if _locked(use, fcntl.LOCK_EX, 0) and _is_still(entry / "use", use):
-                    trash = self._directory / f"{_TRASH}{uuid.uuid4().hex}"
+                    trash = self._directory / f"{_TRASH}{os.urandom(8).hex()}"
                     entry.rename(trash)
                     remove(trash)
                     return True
