@@ -136,7 +136,9 @@ async def test_what_could_not_be_answered_in_time_is_refused_on_arrival() -> Non
         bench.ask(seconds=1.95)  # done after 0.5, 1.0 and 1.5 s
     refused = bench.ask(seconds=1.95).refused  # would be done after 2.0 s
     assert refused.code is Code.QUEUE_FULL
-    assert re.fullmatch("an answer takes about (19..|20..) ms now, which is more than .* deadline allows", refused.detail)
+    assert re.fullmatch(
+        "an answer takes about (19..|20..) ms now, which is more than .* deadline allows", refused.detail
+    )
     assert bench.shed("too_late") == 1
     assert bench.counts == (3, 2)
 
@@ -457,6 +459,16 @@ async def test_those_who_wait_for_a_prediction_may_change_its_deadline() -> None
     bench.executor.finish(), bench.executor.finish()
     assert await shared.answer == [2]
     assert bench.counts == (0, 0)
+
+
+async def test_when_only_hasty_ones_wait_for_a_prediction_it_ends_with_them() -> None:
+    bench = Bench()
+    bench.ask(seconds=60)
+    left = bench.ask(2, seconds=60)
+    bench.dispatcher.wanted(ticket_of(left), asyncio.get_running_loop().time() + 0.02, Priority.NORMAL)
+    with pytest.raises(Problem, match="queued"):
+        await left.answer
+    assert bench.counts == (1, 0)
 
 
 async def test_those_who_wait_for_a_prediction_may_change_its_priority_but_not_its_age() -> None:
