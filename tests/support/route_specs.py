@@ -24,6 +24,7 @@ def backend(
         endpoints=frozenset(Endpoint("127.0.0.1", port) for port in ports),
         timeout_milliseconds=timeout,
         max_in_flight=max_in_flight,
+        grpc_port=8081,
     )
 
 

@@ -20,6 +20,7 @@ DIGEST: Final = f"{GROUP}/model-sha256"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 HTTP_PORT: Final = 8080
+GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 9090
 METRIC: Final = "inflight_requests"
 

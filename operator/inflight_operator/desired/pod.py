@@ -77,6 +77,8 @@ def _server(name: str, variant: Variant, installation: Installation, custom: Map
         "env": _environment(name, variant) + list(custom.get("env") or []),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
+            # Named, not demanded: an image of the user's own may serve HTTP alone.
+            {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": names.METRICS_PORT, "protocol": "TCP"},
         ],
         "resources": dict(variant.server.get("resources") or {}),

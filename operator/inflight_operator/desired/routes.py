@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+from inflight_operator.api import names
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
 from inflight_operator.api.world import Revision
@@ -50,6 +51,7 @@ def _backend(revision: Revision) -> Backend:
         endpoints=frozenset(Endpoint(address, port) for address, port in revision.endpoints),
         timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
+        grpc_port=names.GRPC_PORT,
     )
 
 

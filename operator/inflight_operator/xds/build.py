@@ -8,7 +8,8 @@ concatenate, so the route configuration of all ModelDeployments is joined from t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, protocol_pb2
@@ -25,7 +26,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from .model import Backend, RouteSpec
+from .model import Backend, Endpoint, RouteSpec
 from .wire import (
     CLUSTER,
     ENDPOINTS,
@@ -60,6 +61,7 @@ RETRY_BODY_BYTES = 256 * 1024
 large body while connecting can then always be sent again."""
 STREAM_IDLE_SECONDS = 30
 """A request that moves no byte for this long is given up, unless its own timeout is longer."""
+_GRPC = "/grpc"
 BREAKER_FLOOR = 1024
 BREAKER_HEADROOM = 4
 
@@ -92,14 +94,26 @@ def cluster_name(namespace: str, backend: str) -> str:
     return f"{namespace}/{backend}"
 
 
+def grpc_name(cluster: str) -> str:
+    """The cluster of the same pods' gRPC port. A backend's own name has no slash, so none is called like this."""
+    return cluster + _GRPC
+
+
+def counted_as(cluster: str) -> str:
+    """The cluster that a cluster's requests count for: a backend's demand is that of both its ports."""
+    return cluster.removesuffix(_GRPC)
+
+
 def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
     """All resources of a RouteSpec that has no `check.problem`."""
-    named = {cluster_name(spec.namespace, backend.name): backend for backend in spec.backends}
-    return Pieces(
-        routes=routes(spec, cluster_domain),
-        clusters={name: cluster(name, backend) for name, backend in named.items()},
-        endpoints={name: endpoints(name, backend) for name, backend in named.items()},
-    )
+    clusters, found = {}, {}
+    for backend in spec.backends:
+        http = cluster_name(spec.namespace, backend.name)
+        grpc = grpc_name(http)
+        clusters[http], clusters[grpc] = cluster(http, backend), cluster(grpc, backend, _HTTP_2)
+        at = frozenset(Endpoint(e.address, backend.grpc_port) for e in backend.endpoints)
+        found[http], found[grpc] = endpoints(http, backend), endpoints(grpc, replace(backend, endpoints=at))
+    return Pieces(routes(spec, cluster_domain), clusters, found)
 
 
 # Clusters and endpoints
@@ -114,8 +128,8 @@ def breaker(backend: Backend) -> int:
     return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
 
 
-def cluster(name: str, backend: Backend) -> Resource:
-    """The Cluster of one backend; its metadata gives the response headers that say who answered."""
+def cluster(name: str, backend: Backend, protocol: Any = None) -> Resource:
+    """A Cluster of one backend; its metadata gives the response headers that say who answered."""
     limit = UInt32Value(value=breaker(backend))
     labels = Struct()
     labels.update({"variant": backend.variant, "revision": backend.revision})
@@ -137,7 +151,7 @@ def cluster(name: str, backend: Backend) -> Resource:
                     )
                 ]
             ),
-            typed_extension_protocol_options={_HTTP_OPTIONS: _HTTP_1},
+            typed_extension_protocol_options={_HTTP_OPTIONS: protocol or _HTTP_1},
             metadata=base_pb2.Metadata(filter_metadata={"inflight": labels}),
             lrs_server=config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()),
         ),
@@ -145,7 +159,7 @@ def cluster(name: str, backend: Backend) -> Resource:
 
 
 def endpoints(name: str, backend: Backend) -> Resource:
-    """The ClusterLoadAssignment of one backend."""
+    """The ClusterLoadAssignment of one cluster of a backend."""
     hosts = [
         endpoint_components_pb2.LbEndpoint(
             endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
@@ -170,7 +184,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
             f"{spec.name}.{spec.namespace}.svc",
             f"{spec.name}.{spec.namespace}.svc.{cluster_domain}",
         ],
-        routes=[_route(spec.namespace, "/", spec.split, timeouts)],
+        routes=[_grpc_route(spec.namespace, spec.split, timeouts), _route(spec.namespace, "/", spec.split, timeouts)],
         **_virtual_host_options(),
     )
     direct = [
@@ -182,12 +196,13 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
     paths = {route.match.prefix: _on_match(route) for route in (*direct, main)}
     paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
-    targets = {name for name, _ in spec.split} | {backend for _, backend in spec.direct}
+    targets = {cluster_name(spec.namespace, name) for name, _ in spec.split}
+    direct_targets = {cluster_name(spec.namespace, name) for _, name in spec.direct}
     return Routes(
         digest(host_wire, paths_wire),
         host_wire,
         paths_wire,
-        frozenset(cluster_name(spec.namespace, name) for name in targets),
+        frozenset(targets | set(map(grpc_name, targets)) | direct_targets),
     )
 
 
@@ -204,20 +219,40 @@ def _route(
             for path in (f"{prefix}metrics", *hidden)
         ],
     )
-    if not split:  # the body and Retry-After come from the listener's local replies
+    clusters = [(cluster_name(namespace, name), weight) for name, weight in split]
+    return _to(match, clusters, _timeout(split, timeouts), "" if prefix == "/" else "/")
+
+
+def _grpc_route(
+    namespace: str, split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]
+) -> route_components_pb2.Route:
+    """The route of gRPC calls. Their paths are the protocol's own: the host alone says whom they are for."""
+    match = route_components_pb2.RouteMatch(prefix="/", grpc=route_components_pb2.RouteMatch.GrpcRouteMatchOptions())
+    clusters = [(grpc_name(cluster_name(namespace, name)), weight) for name, weight in split]
+    return _to(match, clusters, _timeout(split, timeouts), "")
+
+
+def _timeout(split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]) -> int:
+    return max((timeouts[name] for name, _ in split), default=0)
+
+
+def _to(
+    match: route_components_pb2.RouteMatch, clusters: Sequence[tuple[str, int]], timeout: int, rewrite: str
+) -> route_components_pb2.Route:
+    """Requests that match go to these clusters by weight; to none: refused."""
+    if not clusters:  # the body and Retry-After come from the listener's local replies
         unavailable = route_components_pb2.DirectResponseAction(status=503)
         return route_components_pb2.Route(match=match, direct_response=unavailable)
-    timeout = max(timeouts[name] for name, _ in split)
     action = route_components_pb2.RouteAction(
         timeout=milliseconds(timeout),
         idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
-        prefix_rewrite="" if prefix == "/" else "/",
+        prefix_rewrite=rewrite,
     )
-    if len(split) == 1:
-        action.cluster = cluster_name(namespace, split[0][0])
+    if len(clusters) == 1:
+        action.cluster = clusters[0][0]
     else:
-        for name, weight in split:
-            action.weighted_clusters.clusters.add(name=cluster_name(namespace, name), weight=UInt32Value(value=weight))
+        for name, weight in clusters:
+            action.weighted_clusters.clusters.add(name=name, weight=UInt32Value(value=weight))
     return route_components_pb2.Route(match=match, route=action)
 
 
@@ -305,6 +340,13 @@ _HTTP_1 = packed(
         explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
             http_protocol_options=protocol_pb2.Http1ProtocolOptions()
         ),
+    )
+)
+_HTTP_2 = packed(
+    http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+            http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
+        )
     )
 )
 _PATH = serialise(

@@ -11,6 +11,7 @@ import grpc
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from .build import counted_as
 from .load import REPORT_SECONDS, Load, Report, Window
 from .model import Endpoint
 
@@ -85,7 +86,7 @@ def parse(request: lrs_pb2.LoadStatsRequest) -> Report:
         for locality in cluster.upstream_locality_stats:
             if not locality.total_requests_in_progress:
                 continue
-            name = sys.intern(cluster.cluster_name)
+            name = sys.intern(counted_as(cluster.cluster_name))
             total[name] = total.get(name, 0) + locality.total_requests_in_progress
             counts = by_endpoint.setdefault(name, {})
             for stats in locality.upstream_endpoint_stats:

@@ -22,7 +22,8 @@ class Backend:
     """One live revision: an Envoy cluster with its endpoints.
 
     `name` is the revision's Kubernetes name, unique in its namespace; `timeout_milliseconds` is the longest a
-    request to it may take; `max_in_flight` is how many requests one replica can hold (running and queued).
+    request to it may take; `max_in_flight` is how many requests one replica can hold (running and queued);
+    `grpc_port` is where its replicas take gRPC.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Backend:
     endpoints: frozenset[Endpoint]
     timeout_milliseconds: int
     max_in_flight: int
+    grpc_port: int
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def narrow(spec: RouteSpec) -> Pieces:
         limits = cluster.circuit_breakers.thresholds[0]
         limits.max_requests.value = 2
         clusters[name] = wire.resource(wire.CLUSTER, name, cluster)
-    return replace(pieces, clusters=clusters)
+    return replace(pieces, clusters={**pieces.clusters, **clusters})
 
 
 def wire_body(resource: wire.Resource) -> bytes:

@@ -24,7 +24,7 @@ async def test_a_revision_is_replaced_in_one_change_under_traffic(rig: Rig) -> N
     assert set(seen) == {"200 old", "200 new"}
     await rig.until(lambda: True)
     stats = await router.stats(r"^cluster_manager\.(active_clusters|warming_clusters)$")
-    assert stats == {"cluster_manager.active_clusters": 3, "cluster_manager.warming_clusters": 0}
+    assert stats == {"cluster_manager.active_clusters": 4, "cluster_manager.warming_clusters": 0}
 
 
 async def test_weights_go_back_and_forth_under_traffic(rig: Rig) -> None:
@@ -64,7 +64,7 @@ async def test_a_cluster_that_changes_is_warm_again_at_once(rig: Rig) -> None:
         rig.set(route_spec(backend(ports=[pod.port], max_in_flight=5000)))
         assert (await rig.programmed(KEY)).acknowledged
         stats = await router.stats(r"^cluster_manager\.(cluster_modified|warming_clusters)$")
-        assert stats == {"cluster_manager.cluster_modified": 1, "cluster_manager.warming_clusters": 0}
+        assert stats == {"cluster_manager.cluster_modified": 2, "cluster_manager.warming_clusters": 0}
     assert set(seen) == {"200 pod"}
 
 
@@ -125,7 +125,7 @@ async def test_a_new_operator_takes_away_what_is_gone_and_brings_what_is_new(rig
         assert (await rig.ask(host="new.demo")).status == 200
         assert (await rig.ask(host="gone.demo")).status == 404
         await asyncio.sleep(0.1)
-        assert (await router.stats(r"cluster_manager\.cluster_removed$")) == {"cluster_manager.cluster_removed": 1}
+        assert (await router.stats(r"cluster_manager\.cluster_removed$")) == {"cluster_manager.cluster_removed": 2}
     assert set(seen) == {"200 pod"}
 
 
@@ -139,7 +139,7 @@ async def test_a_new_operator_changes_a_cluster_that_its_router_has(rig: Rig) ->
         await rig.start(route_spec(backend(ports=[pod.port], max_in_flight=5000)))
         assert (await rig.programmed(KEY)).acknowledged
         stats = await router.stats(r"^cluster_manager\.(cluster_modified|warming_clusters)$")
-        assert stats == {"cluster_manager.cluster_modified": 1, "cluster_manager.warming_clusters": 0}
+        assert stats == {"cluster_manager.cluster_modified": 2, "cluster_manager.warming_clusters": 0}
     assert set(seen) == {"200 pod"}
 
 

@@ -9,6 +9,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import MessageToDict
@@ -40,7 +41,7 @@ def configuration(*specs: RouteSpec) -> route_pb2.RouteConfiguration:
 
 def test_a_split_is_weighted_clusters_with_the_longest_timeout_of_its_backends() -> None:
     hosts = {host.name: host for host in configuration(SPEC).virtual_hosts}
-    (route,) = hosts["demo/digits"].routes
+    grpc, route = hosts["demo/digits"].routes
     assert list(hosts["demo/digits"].domains) == ["digits.demo", "digits.demo.svc", "digits.demo.svc.cluster.local"]
     assert MessageToDict(route.route, preserving_proto_field_name=True) == {
         "weighted_clusters": {
@@ -52,6 +53,12 @@ def test_a_split_is_weighted_clusters_with_the_longest_timeout_of_its_backends()
         "timeout": "7s",
         "idle_timeout": "30s",
     }
+    assert grpc.match.HasField("grpc")
+    assert [(c.name, c.weight.value) for c in grpc.route.weighted_clusters.clusters] == [
+        ("demo/digits-stable-aaaa1111/grpc", 95),
+        ("demo/digits-candidate-bbbb2222/grpc", 5),
+    ]
+    assert grpc.route.timeout == route.route.timeout
 
 
 def test_paths_are_found_by_their_longest_prefix_and_stripped() -> None:
@@ -76,8 +83,8 @@ def test_nobody_to_route_to_is_a_configuration_too() -> None:
 
 
 def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
-    (resource, _) = build.pieces(SPEC).clusters.values()
-    cluster = cluster_pb2.Cluster.FromString(only(resource).resource.value)
+    clusters = build.pieces(SPEC).clusters
+    cluster = cluster_pb2.Cluster.FromString(only(clusters["demo/digits-stable-aaaa1111"]).resource.value)
     assert cluster.name == "demo/digits-stable-aaaa1111"
     labels = MessageToDict(cluster.metadata.filter_metadata["inflight"])
     assert labels == {"variant": "stable", "revision": "aaaa1111"}
@@ -87,18 +94,35 @@ def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
     assert cluster.connect_timeout.ToMilliseconds() <= 1000
 
 
-def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
-    (_, resource) = build.pieces(SPEC).endpoints.values()
+def test_a_backend_has_a_cluster_for_each_protocol_at_the_same_pods() -> None:
+    stable, candidate = "demo/digits-stable-aaaa1111", "demo/digits-candidate-bbbb2222"
+    clusters = build.pieces(SPEC).clusters
+    assert set(clusters) == {stable, f"{stable}/grpc", candidate, f"{candidate}/grpc"}
+    for name, resource in clusters.items():
+        options = cluster_pb2.Cluster.FromString(only(resource).resource.value).typed_extension_protocol_options
+        (packed,) = options.values()
+        protocol = http_protocol_options_pb2.HttpProtocolOptions.FromString(packed.value).explicit_http_config
+        assert protocol.HasField("http2_protocol_options") == name.endswith("/grpc")
+    assert build.counted_as(f"{stable}/grpc") == build.counted_as(stable) == stable
+
+
+def ports(resource: wire.Resource) -> list[int]:
     assignment = endpoint_pb2.ClusterLoadAssignment.FromString(only(resource).resource.value)
-    ports = [e.endpoint.address.socket_address.port_value for e in assignment.endpoints[0].lb_endpoints]
-    assert ports == [8080, 8081]
+    return [e.endpoint.address.socket_address.port_value for e in assignment.endpoints[0].lb_endpoints]
+
+
+def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
+    found = build.pieces(SPEC).endpoints
+    assert ports(found["demo/digits-candidate-bbbb2222"]) == [8080, 8081]
+    assert ports(found["demo/digits-candidate-bbbb2222/grpc"]) == [8081]  # of one address, as both are here
     empty = build.endpoints("demo/none", backend(ports=[]))
     assert not endpoint_pb2.ClusterLoadAssignment.FromString(only(empty).resource.value).endpoints
 
 
 def test_versions_follow_content_and_only_that() -> None:
     def versions(pieces: Pieces) -> list[str]:
-        return [pieces.routes.version, *(r.version for r in (*pieces.clusters.values(), *pieces.endpoints.values()))]
+        http = [r for r in (*pieces.clusters.values(), *pieces.endpoints.values()) if not r.name.endswith("/grpc")]
+        return [pieces.routes.version, *(r.version for r in http)]
 
     first = versions(build.pieces(SPEC))
     assert versions(build.pieces(SPEC)) == first

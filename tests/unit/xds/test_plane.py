@@ -123,10 +123,10 @@ def test_a_new_revision_is_brought_before_its_routes_and_the_old_taken_after() -
     rig.talk()
     new, old = "demo/digits-stable-bbbb2222", "demo/digits-stable-aaaa1111"
     assert [step for step in router.received if step[1] != ("inflight-trial",)] == [
-        (CLUSTER, (new,), ()),
-        (ENDPOINTS, (new,), ()),
+        (CLUSTER, (new, f"{new}/grpc"), ()),
+        (ENDPOINTS, (new, f"{new}/grpc"), ()),
         (ROUTES, (MAIN,), ()),
-        (CLUSTER, (), (old,)),
+        (CLUSTER, (), (old, f"{old}/grpc")),
     ]
 
 
@@ -139,7 +139,7 @@ def test_changes_made_together_go_out_together() -> None:
         rig.plane.set(("demo", f"m{i}"), route_spec(backend(model=f"m{i}"), name=f"m{i}"))
     rig.talk()
     steps = [(url, len(names)) for url, names, _ in router.received]
-    assert steps[:2] == [(CLUSTER, 20), (ROUTES, 1)]
+    assert steps[:2] == [(CLUSTER, 40), (ROUTES, 1)]
     assert len(steps) <= 6  # and endpoints, routes, and an empty trial afterwards
 
 
