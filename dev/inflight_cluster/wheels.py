@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,25 +16,52 @@ from inflight_cluster.errors import ClusterError
 from inflight_cluster.settings import REPOSITORY
 
 _PYTHON = REPOSITORY / ".venv" / "bin" / "python"
-_PYTHON_VERSION = "3.11"
+_PYTHON_VERSION = (3, 11, 2)
+"""Of the base image: Debian 12's."""
+_MARKED = re.compile(r" ; python_full_version (<|>=) '([\d.]+)'")
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 36  # of manylinux, and of the base image
 
 
 def dependencies(requirements: Path, cache: Path) -> Path:
     """A directory with one wheel for each line of `requirements`, downloaded once for each version of the file."""
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+    wanted = for_image(requirements.read_text())
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:16]
     directory = cache / "wheels" / f"{requirements.stem}-{digest}"
     if directory.exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         command = ["download", "--quiet", "--require-hashes", "--no-deps", "--only-binary=:all:"]
-        command += [f"--python-version={_PYTHON_VERSION}", *_platforms(platform.machine()), "--dest", scratch]
-        _pip(*command, "--requirement", str(requirements))
+        version = ".".join(map(str, _PYTHON_VERSION))
+        command += [f"--python-version={version}", *_platforms(platform.machine()), "--dest", scratch]
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(wanted)
+            file.flush()
+            _pip(*command, "--requirement", file.name)
         for old in directory.parent.glob(f"{requirements.stem}-????????????????"):
             shutil.rmtree(old)
         shutil.copytree(scratch, directory)
     return directory
+
+
+def for_image(requirements: str) -> str:
+    """`requirements` with what they say of Python's version judged for the image's.
+
+    pip judges it for the Python that it runs on, whatever --python-version says.
+    """
+    lines, wanted = [], True
+    for line in requirements.splitlines(keepends=True):
+        if not line[0].isspace():  # a requirement; its hashes are indented
+            marked = _MARKED.search(line)
+            wanted = not marked or _holds(*marked.groups())
+            line = _MARKED.sub("", line)  # noqa: PLW2901
+        lines += [line] if wanted else []
+    return "".join(lines)
+
+
+def _holds(comparison: str, version: str) -> bool:
+    older = tuple(map(int, version.split("."))) > _PYTHON_VERSION
+    return older if comparison == "<" else not older
 
 
 def own(project: Path, destination: Path) -> Path:
