@@ -8,6 +8,7 @@ request's head and on a body nobody wants, and problem+json for malformed HTTP.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,6 +25,8 @@ HEAD_SECONDS: Final = 10.0
 HEAD_BYTES: Final = 64 * 1024
 JOINED_BYTES: Final = 64 * 1024
 """Of an answer's tail that are copied behind its head; more are sent from where they are."""
+READER_SECONDS: Final = 30.0
+"""For a client to read some of an answer."""
 LINGER_SECONDS: Final = 5.0
 """For the rest of a body whose request was answered before it was all there (refused, too large)."""
 
@@ -37,6 +40,8 @@ class Connection(HttpToolsProtocol):
     """Bytes received of a head that isn't complete, and perhaps of what came before; None: no head is awaited."""
     _data_bytes = 0
     """Of what is being parsed."""
+    _reader_timer: asyncio.TimerHandle | None = None
+    """While the client must first read what was sent."""
     _incoming: Prediction | None = None
     """The prediction request that is being received."""
     _current: Prediction | None = None
@@ -52,6 +57,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more, and let nobody work for the client that has gone."""
         self._stop_waiting()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
         if self._current is not None:
             self._current.leave()
             self._current = None
@@ -170,22 +177,42 @@ class Connection(HttpToolsProtocol):
             self.transport.writelines([b"".join(lines), *answer.tail])
         if not keep_alive:
             self.transport.close()
-        if self.pipeline:  # not from here: hundreds in a row that are answered at once would nest too deeply
+        if self.flow.write_paused:
             self._current = prediction
-            self.loop.call_soon(self._go_on)
-            return
+            self.flow.pause_reading()
+            self._wait_for_reader(math.inf)
+        elif self.pipeline:  # not from here: hundreds in a row that are answered at once would nest too deeply
+            self._current = prediction
+            self.loop.call_soon(self._go_on, prediction)
+        else:
+            self._go_on(prediction)
+
+    def _go_on(self, prediction: Prediction) -> None:
+        """The answer has gone: whatever is next in turn."""
+        self._current = None
         super().on_response_complete()
         if not prediction.complete:
             self._linger()
 
-    def _go_on(self) -> None:
-        """The answer has gone: whatever is next in turn."""
-        self._current = None
-        super().on_response_complete()
+    def resume_writing(self) -> None:
+        """The client has read most of what was sent."""
+        super().resume_writing()
+        if self._reader_timer is not None and self._current is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+            self._go_on(self._current)
+
+    def _wait_for_reader(self, left: float) -> None:
+        """Nothing more is computed for a client that doesn't read, and one that reads nothing at all is left."""
+        now = self.transport.get_write_buffer_size()
+        if now < left:
+            self._reader_timer = self.loop.call_later(READER_SECONDS, self._wait_for_reader, now)
+        else:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         """Close when idle, or after the answer that is being waited for."""
-        if self._current is not None:
+        if self._current is not None and (self.pipeline or not self._current.answered):
             self._current.keep_alive = False
         else:
             super().shutdown()

@@ -54,7 +54,8 @@ def statuses(answer: bytes) -> list[int]:
         pytest.param(GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n", [200], id="no websockets"),
         pytest.param(GET + b"\r\n" + GET + b"\r\n", [200, 200], id="two requests at once are answered in turn"),
         pytest.param(post(INFER, b"[" * 100_000), [400], id="100,000 brackets"),
-        pytest.param(post(INFER, BODY, "Content-Encoding: gzip"), [415], id="a body that claims to be compressed"),
+        pytest.param(post(INFER, BODY, "Content-Encoding: gzip"), [400], id="a body that claims to be compressed"),
+        pytest.param(post(INFER, BODY, "Content-Encoding: br"), [415], id="a body that claims to be brotli"),
     ],
 )
 async def test_what_is_not_plain_http_is_answered_once_and_never_with_a_server_error(

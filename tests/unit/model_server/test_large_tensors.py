@@ -1,4 +1,4 @@
-"""A request of 3 MB in raw bytes, through a whole server: what it allocates, what it copies, and that it is right."""
+"""Tensors of 3 MB through a whole server: what they allocate, that they are right, and clients that don't read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import uvloop
 
 from model_server.models.base import Metadata
 from model_server.models.tensors import Tensors
-from model_serving import NAME, FakeModel, serving, spec
+from model_server.rest import connection
+from model_serving import NAME, FakeModel, serving, spec, until
 
 IMAGE = (1, 3, 512, 512)
 BYTES = 4 * 3 * 512 * 512
@@ -78,3 +79,44 @@ def test_a_request_allocates_little_more_than_its_tensors(function: object, most
     json_length = int(head.lower().partition(b"inference-header-content-length: ")[2].split(b"\r\n")[0])
     assert orjson.loads(body[:json_length])["outputs"][0]["parameters"] == {"binary_data_size": BYTES}
     np.testing.assert_array_equal(np.frombuffer(body, np.float32, BYTES // 4, json_length).reshape(IMAGE), x + 1)
+
+
+SMALL = orjson.dumps({"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [0]}]})
+ASK = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nhost: h\r\ncontent-length: {len(SMALL)}\r\n\r\n".encode() + SMALL
+ANSWER = b"HTTP/1.1 200 OK"
+
+
+def generator() -> FakeModel:
+    """A small number becomes a large image."""
+    return FakeModel(Metadata("test"), lambda _: {"y": np.zeros(BYTES // 4, np.float32)})
+
+
+async def test_nothing_more_is_computed_for_a_client_that_does_not_read_until_it_does() -> None:
+    model = generator()
+    async with serving(model) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+        writer.write(ASK * 5)
+        await until(lambda: len(model.seen) > 0)
+        await asyncio.sleep(0.3)
+        assert len(model.seen) <= 3  # some that the kernel has room for, and one more
+        found = b""
+        while found.count(ANSWER) < 5:
+            found += await reader.read(2**20)
+        assert len(model.seen) == 5
+        writer.close()
+
+
+async def go_on_sending(writer: asyncio.StreamWriter) -> None:
+    while await asyncio.sleep(0.1, result=True):
+        writer.write(b"x" * 2**16)
+        await writer.drain()
+
+
+async def test_a_client_that_reads_nothing_of_an_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "READER_SECONDS", 0.1)
+    async with serving(generator()) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+        writer.write(ASK * 5)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(go_on_sending(writer), 5)
+        writer.close()
