@@ -5,4 +5,5 @@
 
 The template forks a new worker whenever the front asks, so all share the template's memory of the model and a lost one
 is back in milliseconds. Tensors travel in memory files; nothing that a worker sends is ever unpickled (docs/adr/0006).
+How to use it: pool.WorkerPool.
 """

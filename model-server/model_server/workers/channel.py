@@ -22,6 +22,10 @@ from model_server.workers.wire import WireError
 INLINE_BYTES: Final = 16 * 1024
 """Tensors up to this size travel in the packet: measured as quick as memory that is mapped already."""
 PACKET_BYTES: Final = 128 * 1024
+_KEPT_BYTES: Final = 16 * 1024**2
+"""Of a memory file between two predictions; what a larger one needed is given back."""
+_MAX_MAPPED: Final = wire.MAX_BYTES + 64 * 1024**2
+"""The header may lie there too."""
 _PREFIX: Final = struct.Struct("<IIB")
 """Length of the header, bytes of the tensors, whether they lie in the memory file."""
 
@@ -29,7 +33,7 @@ _PREFIX: Final = struct.Struct("<IIB")
 def new_file(name: str) -> int:
     """A memory file that only grows: its descriptor."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     return descriptor
 
 
@@ -50,10 +54,15 @@ class MemoryFile:
         """Its first `size` bytes. WireError when it hasn't so many."""
         if self._map is None or len(self._map) < size:
             there = os.fstat(self._descriptor).st_size
-            if there < size or not size:
+            if not 0 < size <= min(there, _MAX_MAPPED):
                 raise WireError(f"{size} bytes of {there} were announced")
-            self._map = mmap.mmap(self._descriptor, there)  # views of the old one keep it alive
+            self._map = mmap.mmap(self._descriptor, min(there, _MAX_MAPPED))  # views of the old one keep it alive
         return memoryview(self._map)[:size]
+
+    def rest(self) -> None:
+        """Nothing in it is needed any more: give memory back, which only makes a hole in it."""
+        if self._map is not None and len(self._map) > _KEPT_BYTES:
+            self._map.madvise(mmap.MADV_REMOVE, _KEPT_BYTES, len(self._map) - _KEPT_BYTES)
 
     def close(self) -> None:
         """Give the descriptor back; views that are left keep their memory."""
@@ -80,8 +89,13 @@ class Channel:
         self._outgoing.close()
         self._incoming.close()
 
+    def rest(self) -> None:
+        """What has been sent and received is done with."""
+        self._outgoing.rest()
+        self._incoming.rest()
+
     def send(self, message: dict[str, Any], tensors: Tensors | None = None) -> None:
-        """OSError when the other end has gone; TypeError for tensors of unknown types."""
+        """OSError when the other end has gone; UnsendableError, and nothing is sent."""
         parts: Sequence[wire.Part] = ()
         size = 0
         if tensors is not None:
@@ -118,6 +132,6 @@ class Channel:
         return wire.parsed(body[:length]), body[length:]
 
 
-def arrays(message: dict[str, Any], memory: memoryview, *, copy: bool) -> dict[str, Array]:
-    """The tensors of a message. WireError."""
-    return wire.tensors(message.get("tensors"), memory, copy=copy)
+def arrays(message: dict[str, Any], memory: memoryview) -> dict[str, Array]:
+    """The tensors of a message, copied. WireError."""
+    return wire.tensors(message.get("tensors"), memory)

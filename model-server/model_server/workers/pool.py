@@ -1,17 +1,21 @@
 """The front's side of the workers: an Executor whose predictions run in supervised processes.
 
-Each worker has at most one prediction. A worker that dies, hangs past the limit or talks nonsense costs the prediction
-on it, which ends with Problem(worker_lost), and is replaced at once; those that keep dying, after longer and longer
-pauses. Everything happens on the event loop.
+    pool = WorkerPool(slots=2, limit_seconds=11, lost=telemetry.worker_restarts.inc, recycling=Recycling())
+    metadata = await pool.start(ModelFiles(...))  # LoadFailure says why not; `stop` it all the same
+    pool.submit(inputs, done)                     # one prediction a worker
+    pool.stop()
+
+Each worker has at most one prediction. A worker that ends, hangs past the limit or talks nonsense costs the prediction
+on it, which ends with Problem(worker_lost), and is replaced at once; when nothing works in between, after pauses that
+double. Everything happens on the event loop of the main thread; nothing blocks it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
+import math
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,18 +28,25 @@ from model_server.executor import Done, Outcome
 from model_server.models.base import Metadata
 from model_server.models.tensors import Tensors
 from model_server.workers import channel as channels
+from model_server.workers import process
+from model_server.workers.backoff import Backoff
 from model_server.workers.channel import Channel, arrays
-from model_server.workers.supervisor import ModelFiles, Supervisor
-from model_server.workers.wire import WireError
+from model_server.workers.process import Child
+from model_server.workers.supervisor import ModelFiles, NoWorkerError, Supervisor
+from model_server.workers.wire import UnsendableError, WireError
 from model_server.workers.worker import Recycling
 
 _log = structlog.get_logger()
 
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 30.0
+_START_SECONDS: Final = 30.0
+"""From a worker's birth until it says that it is ready; the model is loaded by then."""
 _GIVE_UP_PAUSE: Final = 2.0
 """With pauses longer than this and no worker left, requests aren't kept waiting for one."""
-_START_SECONDS: Final = 600.0
+_STOP_SECONDS: Final = 2.0
+_SWEEP_SECONDS: Final = 1.0
+"""From a worker's end to that of what it had started."""
+_ENDING_SECONDS: Final = 0.5
+"""From the end of a worker's socket to its own."""
 
 
 class ModelError(Exception):
@@ -54,41 +65,27 @@ class ModelError(Exception):
 class _Job:
     inputs: Tensors
     done: Done
+    limit: asyncio.TimerHandle | None = None
+    started: float = 0.0
+
+    def end(self, outcome: Outcome) -> None:
+        if self.limit is not None:
+            self.limit.cancel()
+        self.done(outcome)
 
 
+@dataclass(slots=True, eq=False)
 class _Worker:
     """One process, and what it is doing."""
 
-    def __init__(self, number: int, channel: Channel) -> None:
-        self.number = number
-        self.channel = channel
-        self.pidfd: int | None = None
-        self.ready = False
-        self.served = 0
-        self.job: _Job | None = None
-        self.limit: asyncio.TimerHandle | None = None
-
-    def received(self) -> tuple[dict[str, Any], memoryview] | None:
-        """A message, or None when the process has ended."""
-        try:
-            return self.channel.receive()
-        except ConnectionError:
-            return None
-
-    def kill(self) -> None:
-        """End it now, whatever it does."""
-        if self.pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Forget it."""
-        self.channel.close()
-        if self.limit is not None:
-            self.limit.cancel()
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
+    supervisor: Supervisor
+    """Where it came from, and its successor will."""
+    child: Child
+    channel: Channel
+    born: float
+    limit: asyncio.TimerHandle | None = None
+    """Set until it is ready."""
+    job: _Job | None = None
 
 
 class WorkerPool:
@@ -101,120 +98,130 @@ class WorkerPool:
         self._limit = limit_seconds
         self._lost = lost
         self._recycling = recycling
-        self._supervisor: Supervisor
-        self._workers: dict[int, _Worker] = {}
-        self._idle: deque[_Worker] = deque()
+        self._supervisor: Supervisor | None = None
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        """The last one to have worked is the next to work: its caches are warm."""
+        self._ending: set[_Worker] = set()
+        """Dismissed; they have yet to be reaped."""
+        self._hiring: set[asyncio.Task[None]] = set()
         self._jobs: deque[_Job] = deque()
         """Submitted while no worker was free: only while lost ones are replaced."""
-        self._failures = 0
-        """Workers in a row that were lost before they had answered anything."""
-        self._stopped = False
-        self._warm: asyncio.Future[str] = self._loop.create_future()
+        self._backoff = Backoff()
+        self._pause = 0.0
+        self._warm: asyncio.Future[None] = self._loop.create_future()
 
     async def start(self, files: ModelFiles) -> Metadata:
         """Load the model and start the workers; warm when this returns. LoadFailure says why not."""
-        self._supervisor = Supervisor(files, self._recycling, self._born, self._ended)
-        metadata = await self._supervisor.start()
+        process.inherit_orphans()
+        self._supervisor = supervisor = Supervisor(files, self._recycling)
+        metadata = await supervisor.start()
         for _ in range(self.slots):
-            self._spawn()
-        async with asyncio.timeout(_START_SECONDS):
-            outcome = await self._warm
-        _log.info("workers ready", workers=self.slots, forked=self._supervisor.forks, warm_up=outcome)
+            self._hire(supervisor, 0.0)
+        await self._warm
+        _log.info("workers ready", workers=self.slots, forked=supervisor.forks)
         return metadata
 
     def submit(self, inputs: Tensors, done: Done) -> None:
         """See Executor."""
-        job = _Job(inputs, done)
-        if self._idle:
-            self._give(self._idle.popleft(), job)
-        elif self._crash_looping:
-            self._loop.call_soon(done, _lost_outcome("the model's processes keep ending; see the server's log"))
-        else:
-            self._jobs.append(job)
+        self._again(_Job(inputs, done))
 
     def stop(self) -> None:
-        """End every process at once: whoever stops has drained before."""
-        self._stopped = True
-        for worker in list(self._workers.values()):
-            worker.kill()
-            self._forget(worker)
-        self._supervisor.stop()
+        """End every process: whoever stops has drained before."""
+        for task in self._hiring:
+            task.cancel()
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        for worker in list(self._ending):
+            self._loop.remove_reader(worker.child)
+            worker.child.ended(_STOP_SECONDS)
+            worker.child.reap_group()
+            worker.child.close()
+        self._ending.clear()
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    @property
+    def ready(self) -> int:
+        """Workers that have a prediction or wait for one."""
+        return sum(worker.limit is None for worker in self._workers)
 
     @property
     def _crash_looping(self) -> bool:
         return not self._workers and self._pause > _GIVE_UP_PAUSE
 
-    @property
-    def _pause(self) -> float:
-        """Seconds before a lost worker is replaced."""
-        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures) if self._failures > 1 else 0.0
+    def _hire(self, supervisor: Supervisor, pause: float) -> None:
+        """Have a new worker in `pause` seconds."""
+        task = self._loop.create_task(self._hired(supervisor, pause))
+        self._hiring.add(task)
+        task.add_done_callback(self._hiring.discard)
 
-    def _spawn(self) -> None:
-        if self._stopped or len(self._workers) >= self.slots:
-            return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    async def _hired(self, supervisor: Supervisor, pause: float) -> None:
+        while True:
+            if pause:
+                await asyncio.sleep(pause)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            requests, answers = channels.new_file("inflight-requests"), channels.new_file("inflight-answers")
+            channel = Channel(ours, requests, answers)
+            try:
+                with theirs:
+                    child = await supervisor.worker([theirs.fileno(), requests, answers])
+            except (NoWorkerError, LoadFailure, OSError) as error:
+                channel.close()
+                pause = self._failed(str(error), 0.0, busy=False)
+                _log.error("no new worker", error=str(error), pause_seconds=pause)
+            except BaseException:
+                channel.close()
+                raise
+            else:
+                break
         ours.setblocking(False)
-        requests, answers = channels.new_file("inflight-requests"), channels.new_file("inflight-answers")
-        number = self._supervisor.order(theirs.detach(), requests, answers)
-        worker = _Worker(number, Channel(ours, requests, answers))
-        self._workers[number] = worker
+        worker = _Worker(supervisor, child, channel, time.monotonic())
+        worker.limit = self._loop.call_later(_START_SECONDS, self._hung, worker)
+        self._workers.add(worker)
         self._loop.add_reader(ours, self._readable, worker)
-
-    def _born(self, number: int, pid: int) -> None:
-        worker = self._workers.get(number)
-        if worker is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            return
-        with contextlib.suppress(ProcessLookupError):
-            worker.pidfd = os.pidfd_open(pid)
-
-    def _ended(self, number: int, how: str) -> None:
-        """The supervisor knows how a process ended; that it did, its socket says too, perhaps sooner."""
-        worker = self._workers.get(number)
-        if worker is None:  # its socket told first, or it has made way for another
-            _log.info("a worker process ended", worker=number, how=how)
-        else:
-            _log.warning("a worker process ended", worker=number, how=how)
-            self._lose(worker, f"the model's process ended ({how})")
+        self._loop.add_reader(child, self._gone, worker)
 
     def _readable(self, worker: _Worker) -> None:
         try:
-            received = worker.received()
-            if received is None:
-                self._lose(worker, "the model's process ended")
+            received = worker.channel.receive()
+            if received is not None:
+                self._told(worker, *received)
                 return
-            message, memory = received
-            if not worker.ready:
-                self._got_ready(worker, str(message["ready"]))
-            else:
-                self._answered(worker, _outcome(message, memory), leaving=bool(message["leaving"]))
         except BlockingIOError:
             return
-        except (WireError, KeyError, TypeError, ValueError, OSError) as error:
-            _log.error("a worker process sent nonsense", worker=worker.number, error=repr(error)[:300])
+        except (WireError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            _log.error("a worker sent nonsense", pid=worker.child.pid, error=repr(error)[:300])
             self._lose(worker, "the model's process talked nonsense")
+            return
+        self._loop.remove_reader(worker.channel)
+        self._loop.call_later(_ENDING_SECONDS, worker.child.kill)  # how it ended is known as soon as it has
 
-    def _got_ready(self, worker: _Worker, outcome: str) -> None:
-        worker.ready = True
-        self._free(worker)
-        if not self._warm.done() and all(each.ready for each in self._workers.values()):
-            self._warm.set_result(outcome)
-
-    def _answered(self, worker: _Worker, outcome: Outcome, *, leaving: bool) -> None:
-        job, worker.job = worker.job, None
-        if job is None:
-            raise WireError("an answer nobody asked for")
+    def _told(self, worker: _Worker, message: dict[str, Any], memory: memoryview) -> None:
         if worker.limit is not None:
+            if message != {"ready": True}:
+                raise WireError("it isn't ready")
             worker.limit.cancel()
-        worker.served += 1
-        self._failures = 0
+            worker.limit = None
+            self._free(worker)
+            if not self._warm.done() and self.ready == self.slots:
+                self._warm.set_result(None)
+            return
+        if worker.job is None:
+            raise WireError("an answer nobody asked for")
+        outcome = _outcome(message, memory, time.perf_counter() - worker.job.started)
+        leaving = message["leaving"] is True
+        job, worker.job = worker.job, None
+        worker.channel.rest()
+        self._backoff.worked()
+        self._pause = 0.0
         if leaving:
-            self._forget(worker)
-            self._spawn()
+            _log.info("a worker makes way for a fresh one", pid=worker.child.pid)
+            self._dismiss(worker)
+            self._hire(worker.supervisor, 0.0)
         else:
             self._free(worker)
-        job.done(outcome)
+        job.end(outcome)
 
     def _free(self, worker: _Worker) -> None:
         if self._jobs:
@@ -223,60 +230,112 @@ class WorkerPool:
             self._idle.append(worker)
 
     def _give(self, worker: _Worker, job: _Job) -> None:
+        if job.limit is not None:
+            job.limit.cancel()
+        job.limit = self._loop.call_later(self._limit, self._hung, worker)
+        job.started = time.perf_counter()
         worker.job = job
-        worker.limit = self._loop.call_later(self._limit, self._hung, worker)
         try:
             worker.channel.send({}, job.inputs)
-        except OSError:  # it ended; the loop hasn't seen it yet
-            self._lose(worker, "the model's process ended")
-        except TypeError as error:
-            worker.limit.cancel()
+        except OSError:  # it has ended, or is about to, and has not seen the request: another may
+            worker.job = None
+            self._loop.call_later(_ENDING_SECONDS, worker.child.kill)
+            self._again(job)
+        except UnsendableError as error:
             worker.job = None
             self._free(worker)
-            job.done(Outcome(None, Problem(Code.BAD_INPUT, str(error)), 0.0))
+            job.end(Outcome(None, Problem(Code.BAD_INPUT, str(error)), 0.0))
+
+    def _again(self, job: _Job) -> None:
+        """Give `job` to a worker, now or when there is one."""
+        if job.limit is not None:
+            job.limit.cancel()
+        if self._idle:
+            self._give(self._idle.pop(), job)
+        elif self._crash_looping:
+            self._loop.call_soon(job.done, _lost_outcome("the model's processes keep ending; see the server's log"))
+        else:
+            job.limit = self._loop.call_later(self._limit, self._tired, job)
+            self._jobs.append(job)
+
+    def _tired(self, job: _Job) -> None:
+        self._jobs.remove(job)
+        job.end(_lost_outcome("the model's processes are being replaced, which took longer than any request may"))
 
     def _hung(self, worker: _Worker) -> None:
-        _log.error("a worker process hangs: it is ended", worker=worker.number, seconds=self._limit)
-        worker.kill()
         self._lose(worker, "the model took far longer than any request may")
+
+    def _gone(self, worker: _Worker) -> None:
+        if (how := worker.child.ended()) is None:
+            return
+        if worker in self._workers:
+            self._lose(worker, f"the model's process ended ({how})")
+        self._loop.remove_reader(worker.child)
+        worker.child.close()
+        self._ending.discard(worker)
+        self._loop.call_later(_SWEEP_SECONDS, worker.child.reap_group)
 
     def _lose(self, worker: _Worker, why: str) -> None:
         """`worker` is of no use any more: fail what it was working on, and replace it."""
-        if self._workers.get(worker.number) is not worker:
-            return
-        worker.kill()
-        self._forget(worker)
+        job, worker.job = worker.job, None
+        self._dismiss(worker)
         self._lost()
-        self._failures = 0 if worker.served else self._failures + 1
-        if not self._warm.done() and self._failures > self.slots:
-            self._warm.set_exception(LoadFailure(Reason.LOAD_FAILED, f"{why} before it had answered anything"))
-        if self._pause:
-            _log.warning("workers end before they answer anything", pause_seconds=self._pause)
-        self._loop.call_later(self._pause, self._spawn)
-        if worker.job is not None:
-            job, worker.job = worker.job, None
-            job.done(_lost_outcome(why))
+        lived = time.monotonic() - worker.born
+        pause = self._failed(why, lived, busy=job is not None)
+        _log.error(
+            "worker lost", pid=worker.child.pid, why=why, lived_seconds=round(lived, 3), busy=job is not None,
+            pause_seconds=pause,
+        )  # fmt: skip
+        self._hire(worker.supervisor, pause)
+        if job is not None:
+            job.end(_lost_outcome(why))
         while self._crash_looping and self._jobs:
-            self._jobs.popleft().done(_lost_outcome(why))
+            self._jobs.popleft().end(_lost_outcome(why))
 
-    def _forget(self, worker: _Worker) -> None:
-        del self._workers[worker.number]
-        with contextlib.suppress(ValueError):
+    def _failed(self, why: str, lived: float, *, busy: bool) -> float:
+        """Seconds before the next worker."""
+        self._pause = self._backoff.lost(lived, busy=busy)
+        if self._pause and not self._warm.done():
+            self._warm.set_exception(LoadFailure(Reason.LOAD_FAILED, f"{why} before it had answered anything"))
+        return self._pause
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """End `worker`; it is reaped when it has ended."""
+        self._workers.discard(worker)
+        if worker in self._idle:
             self._idle.remove(worker)
-        self._loop.remove_reader(worker.channel.fileno())
-        worker.close()
-        self._supervisor.release(worker.number)
+        if worker.limit is not None:
+            worker.limit.cancel()
+        self._loop.remove_reader(worker.channel)
+        worker.channel.close()
+        self._ending.add(worker)
+        worker.child.kill()
 
 
-def _outcome(message: dict[str, object], memory: memoryview) -> Outcome:
+def _outcome(message: dict[str, Any], memory: memoryview, elapsed: float) -> Outcome:
     """WireError, KeyError, TypeError, ValueError for what no worker of ours would send."""
-    seconds = float(message["seconds"])  # type: ignore[arg-type]
+    seconds = _seconds(message["seconds"], elapsed)
     if "problem" in message:
-        return Outcome(None, Problem(Code.BAD_INPUT, str(message["problem"])[:2000]), seconds)
+        return Outcome(None, Problem(Code.BAD_INPUT, _text(message["problem"])), seconds)
     if "error" in message:
-        return Outcome(None, ModelError(str(message["error"]), str(message.get("trace", ""))), seconds)
-    return Outcome(arrays(message, memory, copy=True), None, seconds)
+        return Outcome(None, ModelError(_text(message["error"]), _text(message.get("trace", ""))), seconds)
+    return Outcome(arrays(message, memory), None, seconds)
+
+
+def _seconds(told: Any, elapsed: float) -> float:
+    """At most those that have passed: what admission expects of the next ones follows from it."""
+    if type(told) is not float or not math.isfinite(told) or told < 0:
+        raise WireError("no duration")
+    return min(told, elapsed)
+
+
+def _text(told: Any) -> str:
+    if not isinstance(told, str):
+        raise WireError("no text")
+    return told
 
 
 def _lost_outcome(why: str) -> Outcome:
-    return Outcome(None, Problem(Code.WORKER_LOST, f"{why} while it worked on this request"), 0.0)
+    return Outcome(
+        None, Problem(Code.WORKER_LOST, f"{why} while it worked on this request, or others of its batch"), 0.0
+    )

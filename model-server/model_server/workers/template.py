@@ -1,8 +1,8 @@
-"""The template: loads the model once, then forks a worker whenever the front asks for one.
+"""The template: loads and warms the model once, then forks a worker whenever the front asks for one.
 
-A fresh interpreter without HTTP (`python -m model_server.workers.template FD`). It never predicts. A model that leaves
-threads behind when it is loaded can't be forked: then this process says so and becomes a worker itself when asked, and
-the front starts one such process for each worker.
+A fresh interpreter without HTTP. A worker is forked twice over, so that it becomes a child of the front, which learns
+how it ends and outlives the template's end. A model that leaves threads behind can't be forked: then this process says
+so, becomes a worker itself when asked, and the front starts one such process for each worker.
 """
 
 from __future__ import annotations
@@ -11,113 +11,168 @@ import contextlib
 import faulthandler
 import gc
 import os
-import select
 import signal
 import socket
 import sys
+import time
+import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from model_server.errors import LoadFailure
+from model_server.errors import LoadFailure, Reason, first_line
 from model_server.models.base import Model
-from model_server.models.loading import load
+from model_server.models.loading import load, warm_up
 from model_server.models.tensors import TensorSpec
 from model_server.workers import wire
 from model_server.workers.channel import Channel
-from model_server.workers.worker import Recycling, die_with_parent, serve
+from model_server.workers.process import HANDED, die_with_parent
+from model_server.workers.worker import Recycling, serve
 
 PACKET_BYTES: Final = 64 * 1024
-_DESCRIPTORS: Final = 3
-"""That come with the order to make a worker: its socket, and the two memory files."""
-_CHECK_SECONDS: Final = 1.0
+DESCRIPTORS: Final = 3
+"""That come with the order to make a worker: its socket, and its memory files for requests and answers."""
+_ADOPTED_SECONDS: Final = 10.0
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve the front at the other end of `descriptor`, which is the process `parent`."""
-    die_with_parent(parent)
+def main() -> NoReturn:
+    """Serve the front, the process whose number is the one argument, over the socket at HANDED."""
+    front = int(sys.argv[1])
+    die_with_parent(front)
     faulthandler.enable()
     os.setsid()  # a Ctrl-C at the terminal is for the front, which ends its workers when it has drained
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    control = socket.socket(fileno=descriptor)
+    _write_lines_at_once()
+    control = socket.socket(fileno=HANDED)
     order = wire.parsed(control.recv(PACKET_BYTES))
     try:
-        path, max_bytes = Path(order["path"]), order["max_bytes"]
-        model = load(path, order["format"], order["entrypoint"], 1, max_bytes, device=order["device"])
+        model = _loaded(order)
     except LoadFailure as failure:
-        control.send(wire.header({"failed": [failure.reason.value, failure.message]}))
-        return
+        control.send(wire.header({"failed": [failure.reason.value, failure.message[:4000]]}))
+        _leave(1)
+    outcome = warm_up(model)
     gc.collect()
     gc.freeze()  # a collection in a worker must not write to, and so copy, what it shares
-    control.send(wire.header({"loaded": _told(model), "forks": _threads() == 1}))
+    control.send(wire.header({"loaded": _told(model), "warm_up": outcome, "forks": _forkable()}))
     recycling = Recycling(order["max_requests"], order["max_rss_bytes"])
-    _Template(control, model, recycling, order["threads"]).run()
+    with contextlib.suppress(OSError):  # the front has gone
+        _Template(control, model, recycling, order["threads"], front).run()
+    _leave(0)
+
+
+def _loaded(order: dict[str, Any]) -> Model:
+    try:
+        path, max_bytes = Path(order["path"]), order["max_bytes"]
+        return load(path, order["format"], order["entrypoint"], 1, max_bytes, device=order["device"])
+    except LoadFailure:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        told = f"loading raised {type(error).__name__}: {first_line(error)}"
+        raise LoadFailure(Reason.LOAD_FAILED, told) from error
 
 
 class _Template:
-    def __init__(self, control: socket.socket, model: Model, recycling: Recycling, threads: int) -> None:
+    def __init__(self, control: socket.socket, model: Model, recycling: Recycling, threads: int, front: int) -> None:
         self._control = control
         self._model = model
         self._recycling = recycling
         self._threads = threads
-        self._workers: dict[int, int] = {}
-        """Number of the worker by pid."""
+        self._front = front
 
     def run(self) -> None:
-        """Obey until the front goes away; tell of every worker that ends."""
-        wake, signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        descriptor = self._control.fileno()
+        """Obey until the front goes away."""
         while True:
-            ready, _, _ = select.select([descriptor, wake], [], [], _CHECK_SECONDS)
-            if wake in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake, 4096)
-            self._reap()
-            if descriptor in ready and not self._obey():
+            packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES, DESCRIPTORS)
+            if not packet:
                 return
+            if not wire.parsed(packet)["fork"]:
+                self._become_worker(descriptors)
+            try:
+                told: dict[str, Any] = {"born": self._fork(descriptors)}
+            except OSError as error:  # no more processes, or no memory, for now
+                told = {"refused": str(error)}
+            for each in descriptors:
+                os.close(each)
+            self._control.send(wire.header(told))
 
-    def _obey(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES, _DESCRIPTORS)
-        if not packet:
-            return False
-        order = wire.parsed(packet)
-        sock, incoming, outgoing = descriptors
-        if order["fork"]:
-            template = os.getpid()
+    def _fork(self, descriptors: list[int]) -> int:
+        """A worker's pid; the process in between has ended, so it is the front's child now. OSError."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            between = os.fork()
+            if not between:
+                self._between(pipe, descriptors)
+            os.waitpid(between, 0)
+            return int(os.read(pipe[0], 32))  # BlockingIOError, an OSError, when it could not fork either
+        finally:
+            for each in pipe:
+                os.close(each)
+
+    def _between(self, pipe: tuple[int, int], descriptors: list[int]) -> NoReturn:
+        try:
             pid = os.fork()
             if pid:
-                for each in descriptors:
-                    os.close(each)
-                self._workers[pid] = order["number"]
-                self._control.send(wire.header({"born": order["number"], "pid": pid}))
-                return True
-            die_with_parent(template)
-        else:
-            self._control.send(wire.header({"born": order["number"], "pid": os.getpid()}))
-        return self._become_worker(Channel(socket.socket(fileno=sock), outgoing, incoming))
-
-    def _become_worker(self, channel: Channel) -> NoReturn:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._control.close()
-        status = 0
-        try:
-            serve(self._model, channel, self._recycling, self._threads)
-        except OSError:  # the front has gone
-            status = 1
+                os.write(pipe[1], b"%d" % pid)
+                os._exit(0)
+            for each in pipe:
+                os.close(each)
+            os.setsid()
+            self._adopted()
+            self._become_worker(descriptors)
+        except BaseException:
+            traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)  # nothing of the template's is to be cleaned up here
+            os._exit(1)
 
-    def _reap(self) -> None:
-        while self._workers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            if (number := self._workers.pop(pid, None)) is not None:
-                self._control.send(wire.header({"ended": number, "code": os.waitstatus_to_exitcode(status)}))
+    def _adopted(self) -> None:
+        """Wait until the front is the parent."""
+        deadline = time.monotonic() + _ADOPTED_SECONDS
+        while os.getppid() != self._front and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        die_with_parent(self._front)
+
+    def _become_worker(self, descriptors: list[int]) -> NoReturn:
+        self._control.close()
+        sock, incoming, outgoing = descriptors
+        try:
+            serve(self._model, Channel(socket.socket(fileno=sock), outgoing, incoming), self._recycling, self._threads)
+        except OSError:  # the front has gone
+            _leave(1)
+        except BaseException:
+            traceback.print_exc()
+            _leave(1)
+        _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: nothing of the template's is to be cleaned up, and no thread of the model's waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _write_lines_at_once() -> None:
+    """What a model prints must not wait in a buffer, to be lost with its worker, or to be printed by each of them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
+def _forkable() -> bool:
+    """Whether no thread is left that a fork would lose.
+
+    Libraries that know of forks (OpenBLAS) end their threads before one, and start them again when needed: a throw-away
+    fork tells them apart from those that don't.
+    """
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return len(os.listdir("/proc/self/task")) == 1
 
 
 def _told(model: Model) -> dict[str, Any]:
@@ -132,11 +187,3 @@ def _told(model: Model) -> dict[str, Any]:
         "outputs": specs(metadata.outputs),
         "any_numeric": metadata.any_numeric,
     }
-
-
-def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
