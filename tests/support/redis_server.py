@@ -74,6 +74,11 @@ class RedisServer:
         return reply.removeprefix(b"+OK\r\n" if self._password else b"").removesuffix(b"+OK\r\n")
 
     @property
+    def sent_bytes(self) -> int:
+        """To all clients, since it started."""
+        return int(self.ask("INFO", "stats").split(b"total_net_output_bytes:")[1].split()[0])
+
+    @property
     def keys(self) -> list[bytes]:
         """Everything that is kept there."""
         return [line for line in self.ask("KEYS", "*").split(b"\r\n") if line and line[:1] not in b"*$"]

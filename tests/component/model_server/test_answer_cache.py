@@ -220,8 +220,11 @@ class TestShared:
     async def test_foreign_values_are_counted_and_not_believed(self, redis: RedisServer, value: bytes) -> None:
         async with sharing(redis) as bench:
             redis.ask("SET", PREFIX.encode() + KEY.hex().encode(), value)
+            sent = redis.sent_bytes
             assert await bench.look_up() is None
             assert bench.errors.value == 1
+            assert not bench.shared._circuit.failures, "it was told in time"
+            assert redis.sent_bytes - sent < 2 * 1024**2
 
     async def test_what_never_ends_there_ends_here(self, redis: RedisServer) -> None:
         async with sharing(redis) as bench:
@@ -251,6 +254,7 @@ class TestShared:
                 assert bench.shared.look_up(KEY, lambda _: None) is None, "not asked any more"
                 bench.shared.put(KEY, kept())
                 assert bench.shared._answers.waiting == 0, "nor sent anything"
+                await until(lambda: bench.shared._questions._task is None)  # no connection is held on to for ever
                 redis.thaw()
                 await until(lambda: bench.shared.look_up(KEY, lambda _: None) is not None, 10)
                 await until(lambda: not bench.shared._circuit.broken, 10)
@@ -266,10 +270,11 @@ class TestShared:
 
     async def test_with_the_wrong_password_nothing_is_found_and_nothing_fails(self) -> None:
         with redis_running("right") as redis:
-            bench = Bench(redis, url=redis.url.replace("right", "wrong"))
+            bench, begun = Bench(redis, url=redis.url.replace("right", "wrong")), time.monotonic()
             for _ in range(3):
                 assert await bench.look_up() is None
                 await asyncio.sleep(0.05)
+            assert time.monotonic() - begun < 4, "its patience was not needed"
             assert bench.errors.value >= 3
             assert bench.shared.look_up(KEY, lambda _: None) is None
             await bench.shared.close()
