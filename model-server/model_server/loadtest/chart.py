@@ -77,7 +77,8 @@ def _times(panel: Axes, result: Result, top: float) -> None:
         panel.annotate(
             f"clients give up after {result.timeout_seconds:g} s",
             (0, timeout),
-            (2, 4),
+            (6, 4),
+            xycoords=panel.get_yaxis_transform(),  # from the left edge, whatever the counts are
             textcoords="offset points",
             color=_ENDS[2][1],
             fontsize=8.5,
