@@ -254,7 +254,7 @@ class TestShared:
                 assert bench.shared.look_up(KEY, lambda _: None) is None, "not asked any more"
                 bench.shared.put(KEY, kept())
                 assert bench.shared._answers.waiting == 0, "nor sent anything"
-                await until(lambda: bench.shared._questions._task is None)  # no connection is held on to for ever
+                await until(lambda: bench.shared._questions._task is None, 3)  # no connection is held on to for ever
                 redis.thaw()
                 await until(lambda: bench.shared.look_up(KEY, lambda _: None) is not None, 10)
                 await until(lambda: not bench.shared._circuit.broken, 10)
