@@ -22,16 +22,13 @@ async def inflated(body: bytes | bytearray | memoryview, limit: int) -> bytearra
     for start in range(0, len(data), STEP_BYTES):
         if stream.eof:
             raise _bad("something follows its end")
-        piece, more = data[start : start + STEP_BYTES], True
-        while more:
-            step = _step(stream, piece)
-            found += step
+        piece = data[start : start + STEP_BYTES]
+        while piece and not stream.eof:
+            found += _step(stream, piece)
             if len(found) > limit:
                 raise too_large(limit)
             piece = memoryview(stream.unconsumed_tail)
-            more = not stream.eof and (len(piece) > 0 or len(step) == STEP_BYTES)  # zlib may hold some back
-            if more:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
     if stream.unused_data:
         raise _bad("something follows its end")
     if not stream.eof:

@@ -23,6 +23,7 @@ BYTES = 4 * 3 * 512 * 512
 def message(x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:
     told = {"name": "x", "datatype": "FP32", "shape": x.shape, "parameters": {"binary_data_size": x.nbytes}}
     json = orjson.dumps({"inputs": [told], "parameters": {"binary_data_output": True}})
+    json += b" " * (1 - len(json) % 2)  # an odd number of bytes, so that numbers don't lie well by chance
     head = (
         f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nhost: h\r\ncontent-length: {len(json) + x.nbytes}\r\n"
         f"content-type: application/octet-stream\r\ninference-header-content-length: {len(json)}\r\n"
