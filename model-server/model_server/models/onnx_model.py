@@ -73,7 +73,9 @@ class OnnxModel:
         """See Model."""
         feeds = inputs
         if self._text_inputs:
-            feeds = {name: _decoded(array) if name in self._text_inputs else array for name, array in inputs.items()}
+            feeds = {
+                name: _decoded(name, array) if name in self._text_inputs else array for name, array in inputs.items()
+            }
         try:
             values = self._run(self._output_names, feeds, None)
         except (native.InvalidArgument, native.InvalidGraph) as error:
@@ -139,10 +141,13 @@ def _spec(node: Any) -> TensorSpec:
     return TensorSpec(node.name, _DATATYPES[node.type], shape)
 
 
-def _decoded(array: Array) -> Array:
-    """BYTES as the strings that onnxruntime wants."""
+def _decoded(name: str, array: Array) -> Array:
+    """BYTES as the strings that onnxruntime wants. Problem(bad_input)."""
     texts = np.empty(array.shape, object)
-    texts.reshape(-1)[:] = [item.decode() for item in array.reshape(-1)]
+    try:
+        texts.reshape(-1)[:] = [item.decode() for item in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise Problem(Code.BAD_INPUT, f"input {name!r} must be text in UTF-8: {error.reason}") from None
     return texts
 
 

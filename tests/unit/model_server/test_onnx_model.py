@@ -60,6 +60,9 @@ def test_text_is_bytes_outside_and_strings_inside(tmp_path: Path) -> None:
     assert model.metadata.inputs[0].datatype == "BYTES"
     answer = model.predict({"x": np.array(["ηλιος".encode(), b""], object)})["y"]
     assert answer.tolist() == ["ηλιος", ""]
+    with pytest.raises(Problem, match="input 'x' must be text in UTF-8") as refused:
+        model.predict({"x": np.array([b"fine", b"\xff"], object)})
+    assert refused.value.code is Code.BAD_INPUT
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], ["cat", "dog", "owl"]], ids=["numbers", "text"])
