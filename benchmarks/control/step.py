@@ -14,6 +14,7 @@ from inflight_demo import loadstep
 from inflight_demo.console import Console
 from inflight_demo.loadstep import Phase, Sample, Trace
 from inflight_probe.infer import through
+from inflight_probe.load import Run
 from inflight_probe.scaling import revision_of
 
 _CLIENTS = 8
@@ -60,6 +61,7 @@ def _result(trace: Trace, phases: Sequence[Phase], quick: bool) -> Result:
         f"load went (window {_WINDOW} s); {most} at most; {failed} of {len(trace.outcomes):,} requests failed",
         kept=off <= 10 and in_time and most <= _MOST and not failed,
         data={
+            "why": dict(Run(trace.outcomes).why()),
             "samples": [
                 (round(s.at, 1), s.in_flight, round(s.scale.metric, 2), s.scale.desired, s.scale.ready)
                 for s in trace.samples
