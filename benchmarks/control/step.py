@@ -65,7 +65,7 @@ def _result(trace: Trace, phases: Sequence[Phase], quick: bool) -> Result:
             "samples": [
                 (round(s.at, 1), s.in_flight, round(s.scale.metric, 2), s.scale.desired, s.scale.ready)
                 for s in trace.samples
-            ]
+            ],
         },
         quick=quick,
     )
