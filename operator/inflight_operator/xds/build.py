@@ -8,38 +8,27 @@ concatenate, so the route configuration of all ModelDeployments is joined from t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, protocol_pb2
-from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2, string_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from .model import Backend, Endpoint, RouteSpec
+from . import clusters
+from .model import RouteSpec
 from .wire import (
-    CLUSTER,
-    ENDPOINTS,
     ROUTES,
     Resource,
-    ads,
     digest,
     head,
     milliseconds,
     packed,
-    resource,
     serialise,
-    socket_address,
     wrapped,
 )
 
@@ -51,19 +40,11 @@ MAIN = "inflight"
 TRIAL = "inflight-trial"
 """The route configuration that no connection reaches: changed routes are tried on it before they are merged."""
 
-CONNECT_TIMEOUT_MILLISECONDS = 500
-"""A pod in the same cluster answers a SYN in well under a millisecond; later than this it is gone."""
-UPSTREAM_IDLE_SECONDS = 4
-"""Less than the keep-alive of common servers (uvicorn and node: 5 s), so that the router closes first and
-never sends a request into a connection that the server is closing."""
 RETRY_BODY_BYTES = 256 * 1024
 """How much of a body is kept for a retry. More than a connection's buffer limit: what has been read of a
 large body while connecting can then always be sent again."""
 STREAM_IDLE_SECONDS = 30
 """A request that moves no byte for this long is given up, unless its own timeout is longer."""
-_GRPC = "/grpc"
-BREAKER_FLOOR = 1024
-BREAKER_HEADROOM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,88 +70,15 @@ class Pieces:
     endpoints: Mapping[str, Resource]
 
 
-def cluster_name(namespace: str, backend: str) -> str:
-    """The Envoy name of a backend. Neither part can hold a slash, so two tenants' names never meet."""
-    return f"{namespace}/{backend}"
-
-
-def grpc_name(cluster: str) -> str:
-    """The cluster of the same pods' gRPC port. A backend's own name has no slash, so none is called like this."""
-    return cluster + _GRPC
-
-
-def counted_as(cluster: str) -> str:
-    """The cluster that a cluster's requests count for: a backend's demand is that of both its ports."""
-    return cluster.removesuffix(_GRPC)
-
-
 def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
     """All resources of a RouteSpec that has no `check.problem`."""
-    clusters, found = {}, {}
+    resources: dict[str, Resource] = {}
+    assignments: dict[str, Resource] = {}
     for backend in spec.backends:
-        http = cluster_name(spec.namespace, backend.name)
-        grpc = grpc_name(http)
-        clusters[http], clusters[grpc] = cluster(http, backend), cluster(grpc, backend, _HTTP_2)
-        at = frozenset(Endpoint(e.address, backend.grpc_port) for e in backend.endpoints)
-        found[http], found[grpc] = endpoints(http, backend), endpoints(grpc, replace(backend, endpoints=at))
-    return Pieces(routes(spec, cluster_domain), clusters, found)
-
-
-# Clusters and endpoints
-
-
-def breaker(backend: Backend) -> int:
-    """How many requests the router lets be open to a backend: far more than its pods can hold (the pods refuse
-    the rest themselves), in powers of two, so that a pod more or less almost never changes the cluster:
-    Envoy replaces a changed cluster with new connections and new load counters.
-    """
-    capacity = BREAKER_HEADROOM * len(backend.endpoints) * backend.max_in_flight
-    return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
-
-
-def cluster(name: str, backend: Backend, protocol: Any = None) -> Resource:
-    """A Cluster of one backend; its metadata gives the response headers that say who answered."""
-    limit = UInt32Value(value=breaker(backend))
-    labels = Struct()
-    labels.update({"variant": backend.variant, "revision": backend.revision})
-    return resource(
-        CLUSTER,
-        name,
-        cluster_pb2.Cluster(
-            name=name,
-            type=cluster_pb2.Cluster.EDS,
-            eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()),
-            connect_timeout=milliseconds(CONNECT_TIMEOUT_MILLISECONDS),
-            load_balancing_policy=cluster_pb2.LoadBalancingPolicy(
-                policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=_LEAST_REQUEST)]
-            ),
-            circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
-                thresholds=[
-                    circuit_breaker_pb2.CircuitBreakers.Thresholds(
-                        max_connections=limit, max_pending_requests=limit, max_requests=limit, max_retries=limit
-                    )
-                ]
-            ),
-            typed_extension_protocol_options={_HTTP_OPTIONS: protocol or _HTTP_1},
-            metadata=base_pb2.Metadata(filter_metadata={"inflight": labels}),
-            lrs_server=config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()),
-        ),
-    )
-
-
-def endpoints(name: str, backend: Backend) -> Resource:
-    """The ClusterLoadAssignment of one cluster of a backend."""
-    hosts = [
-        endpoint_components_pb2.LbEndpoint(
-            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
-        )
-        for e in sorted(backend.endpoints)
-    ]
-    localities = [endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=hosts)] if hosts else []
-    return resource(ENDPOINTS, name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
-
-
-# Routes
+        found = clusters.of(spec.namespace, backend)
+        resources.update(found[0])
+        assignments.update(found[1])
+    return Pieces(routes(spec, cluster_domain), resources, assignments)
 
 
 def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
@@ -196,13 +104,13 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
     paths = {route.match.prefix: _on_match(route) for route in (*direct, main)}
     paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
-    targets = {cluster_name(spec.namespace, name) for name, _ in spec.split}
-    direct_targets = {cluster_name(spec.namespace, name) for _, name in spec.direct}
+    targets = {clusters.cluster_name(spec.namespace, name) for name, _ in spec.split}
+    direct_targets = {clusters.cluster_name(spec.namespace, name) for _, name in spec.direct}
     return Routes(
         digest(host_wire, paths_wire),
         host_wire,
         paths_wire,
-        frozenset(targets | set(map(grpc_name, targets)) | direct_targets),
+        frozenset(targets | set(map(clusters.grpc_name, targets)) | direct_targets),
     )
 
 
@@ -219,8 +127,8 @@ def _route(
             for path in (f"{prefix}metrics", *hidden)
         ],
     )
-    clusters = [(cluster_name(namespace, name), weight) for name, weight in split]
-    return _to(match, clusters, _timeout(split, timeouts), "" if prefix == "/" else "/")
+    targets = [(clusters.cluster_name(namespace, name), weight) for name, weight in split]
+    return _to(match, targets, _timeout(split, timeouts), "" if prefix == "/" else "/")
 
 
 def _grpc_route(
@@ -228,8 +136,8 @@ def _grpc_route(
 ) -> route_components_pb2.Route:
     """The route of gRPC calls. Their paths are the protocol's own: the host alone says whom they are for."""
     match = route_components_pb2.RouteMatch(prefix="/", grpc=route_components_pb2.RouteMatch.GrpcRouteMatchOptions())
-    clusters = [(grpc_name(cluster_name(namespace, name)), weight) for name, weight in split]
-    return _to(match, clusters, _timeout(split, timeouts), "")
+    targets = [(clusters.grpc_name(clusters.cluster_name(namespace, name)), weight) for name, weight in split]
+    return _to(match, targets, _timeout(split, timeouts), "")
 
 
 def _timeout(split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]) -> int:
@@ -237,10 +145,10 @@ def _timeout(split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]) ->
 
 
 def _to(
-    match: route_components_pb2.RouteMatch, clusters: Sequence[tuple[str, int]], timeout: int, rewrite: str
+    match: route_components_pb2.RouteMatch, targets: Sequence[tuple[str, int]], timeout: int, rewrite: str
 ) -> route_components_pb2.Route:
     """Requests that match go to these clusters by weight; to none: refused."""
-    if not clusters:  # the body and Retry-After come from the listener's local replies
+    if not targets:  # the body and Retry-After come from the listener's local replies
         unavailable = route_components_pb2.DirectResponseAction(status=503)
         return route_components_pb2.Route(match=match, direct_response=unavailable)
     action = route_components_pb2.RouteAction(
@@ -248,10 +156,10 @@ def _to(
         idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
         prefix_rewrite=rewrite,
     )
-    if len(clusters) == 1:
-        action.cluster = clusters[0][0]
+    if len(targets) == 1:
+        action.cluster = targets[0][0]
     else:
-        for name, weight in clusters:
+        for name, weight in targets:
             action.weighted_clusters.clusters.add(name=name, weight=UInt32Value(value=weight))
     return route_components_pb2.Route(match=match, route=action)
 
@@ -324,31 +232,6 @@ def _virtual_host_options() -> dict[str, Message]:
     }
 
 
-# All replicas are looked at, not two by chance: a replica answers few requests at once, so a request that lands
-# on a busy one waits although another is free. With four replicas of one at a time and four clients a third of
-# the requests did; looking at all costs a microsecond per hundred replicas.
-_LEAST_REQUEST = extension_pb2.TypedExtensionConfig(
-    name="envoy.load_balancing_policies.least_request",
-    typed_config=packed(least_request_pb2.LeastRequest(selection_method=least_request_pb2.LeastRequest.FULL_SCAN)),
-)
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_HTTP_1 = packed(
-    http_protocol_options_pb2.HttpProtocolOptions(
-        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
-            idle_timeout=Duration(seconds=UPSTREAM_IDLE_SECONDS)
-        ),
-        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
-            http_protocol_options=protocol_pb2.Http1ProtocolOptions()
-        ),
-    )
-)
-_HTTP_2 = packed(
-    http_protocol_options_pb2.HttpProtocolOptions(
-        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
-            http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
-        )
-    )
-)
 _PATH = serialise(
     matcher_pb2.Matcher.MatcherTree(
         input=xds_extension_pb2.TypedExtensionConfig(

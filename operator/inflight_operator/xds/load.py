@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .build import cluster_name
+from .clusters import cluster_name
 from .model import Endpoint
 from .settled import WINDOWS, estimate
 

@@ -11,7 +11,7 @@ import grpc
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from .build import counted_as
+from .clusters import counted_as
 from .load import REPORT_SECONDS, Load, Report, Window
 from .model import Endpoint
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from . import build, check
+from . import build, check, clusters
 from .ads import Stream
 from .build import Key, Pieces
 from .listener import listeners
@@ -70,7 +70,7 @@ class ControlPlane:
         if self._specs.get(key) == spec:
             return
         self._waiting.add(key)
-        names = [build.cluster_name(spec.namespace, backend.name) for backend in spec.backends]
+        names = [clusters.cluster_name(spec.namespace, backend.name) for backend in spec.backends]
         if words := check.problem(spec) or self._world.conflict(key, names):
             self._invalid[key] = words
             self._specs.pop(key, None)

@@ -14,7 +14,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_pb2
 
-from inflight_operator.xds import build, wire
+from inflight_operator.xds import build, clusters, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import RouteSpec
 from local_envoy import free_port
@@ -69,15 +69,15 @@ async def test_a_lost_connection_is_told_and_not_tried_again(rig: Rig) -> None:
 def narrow(spec: RouteSpec) -> Pieces:
     """A breaker that opens at two requests."""
     pieces = build.pieces(spec)
-    clusters = {}
+    narrowed = {}
     for backend_ in spec.backends:
-        name = build.cluster_name(spec.namespace, backend_.name)
+        name = clusters.cluster_name(spec.namespace, backend_.name)
         cluster = cluster_pb2.Cluster()
         cluster.ParseFromString(wire_body(pieces.clusters[name]))
         limits = cluster.circuit_breakers.thresholds[0]
         limits.max_requests.value = 2
-        clusters[name] = wire.resource(wire.CLUSTER, name, cluster)
-    return replace(pieces, clusters={**pieces.clusters, **clusters})
+        narrowed[name] = wire.resource(wire.CLUSTER, name, cluster)
+    return replace(pieces, clusters={**pieces.clusters, **narrowed})
 
 
 def wire_body(resource: wire.Resource) -> bytes:

@@ -12,7 +12,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from google.protobuf.duration_pb2 import Duration
 from xds.type.matcher.v3 import matcher_pb2
 
-from inflight_operator.xds import build, wire
+from inflight_operator.xds import build, clusters, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from route_specs import backend, route_spec
@@ -70,7 +70,7 @@ def with_bad_cluster(pieces: Pieces) -> Pieces:
 
 def with_bad_endpoints(pieces: Pieces) -> Pieces:
     name = next(iter(pieces.endpoints))
-    bad = build.endpoints(name, replace(backend(), endpoints=frozenset({Endpoint("not-an-address", 1)})))
+    bad = clusters.endpoints(name, replace(backend(), endpoints=frozenset({Endpoint("not-an-address", 1)})))
     return replace(pieces, endpoints={name: bad})
 
 

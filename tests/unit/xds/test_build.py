@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from xds.type.matcher.v3 import matcher_pb2
 
-from inflight_operator.xds import build, check, wire
+from inflight_operator.xds import build, check, clusters, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from route_specs import backend, route_spec
@@ -83,8 +83,8 @@ def test_nobody_to_route_to_is_a_configuration_too() -> None:
 
 
 def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
-    clusters = build.pieces(SPEC).clusters
-    cluster = cluster_pb2.Cluster.FromString(only(clusters["demo/digits-stable-aaaa1111"]).resource.value)
+    found = build.pieces(SPEC).clusters
+    cluster = cluster_pb2.Cluster.FromString(only(found["demo/digits-stable-aaaa1111"]).resource.value)
     assert cluster.name == "demo/digits-stable-aaaa1111"
     labels = MessageToDict(cluster.metadata.filter_metadata["inflight"])
     assert labels == {"variant": "stable", "revision": "aaaa1111"}
@@ -96,14 +96,14 @@ def test_a_cluster_says_who_answers_and_reports_its_load() -> None:
 
 def test_a_backend_has_a_cluster_for_each_protocol_at_the_same_pods() -> None:
     stable, candidate = "demo/digits-stable-aaaa1111", "demo/digits-candidate-bbbb2222"
-    clusters = build.pieces(SPEC).clusters
-    assert set(clusters) == {stable, f"{stable}/grpc", candidate, f"{candidate}/grpc"}
-    for name, resource in clusters.items():
+    found = build.pieces(SPEC).clusters
+    assert set(found) == {stable, f"{stable}/grpc", candidate, f"{candidate}/grpc"}
+    for name, resource in found.items():
         options = cluster_pb2.Cluster.FromString(only(resource).resource.value).typed_extension_protocol_options
         (packed,) = options.values()
         protocol = http_protocol_options_pb2.HttpProtocolOptions.FromString(packed.value).explicit_http_config
         assert protocol.HasField("http2_protocol_options") == name.endswith("/grpc")
-    assert build.counted_as(f"{stable}/grpc") == build.counted_as(stable) == stable
+    assert clusters.counted_as(f"{stable}/grpc") == clusters.counted_as(stable) == stable
 
 
 def ports(resource: wire.Resource) -> list[int]:
@@ -115,7 +115,7 @@ def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
     found = build.pieces(SPEC).endpoints
     assert ports(found["demo/digits-candidate-bbbb2222"]) == [8080, 8081]
     assert ports(found["demo/digits-candidate-bbbb2222/grpc"]) == [8081]  # of one address, as both are here
-    empty = build.endpoints("demo/none", backend(ports=[]))
+    empty = clusters.endpoints("demo/none", backend(ports=[]))
     assert not endpoint_pb2.ClusterLoadAssignment.FromString(only(empty).resource.value).endpoints
 
 
@@ -161,8 +161,8 @@ def test_the_version_of_all_routes_does_not_depend_on_their_order() -> None:
 )
 def test_the_breaker_is_wide_and_rarely_moves(replicas: int, max_in_flight: int, limit: int) -> None:
     made = backend(ports=range(1, replicas + 1), max_in_flight=max_in_flight)
-    assert build.breaker(made) == limit
-    assert limit >= build.BREAKER_HEADROOM * replicas * max_in_flight
+    assert clusters.breaker(made) == limit
+    assert limit >= clusters.BREAKER_HEADROOM * replicas * max_in_flight
 
 
 BAD = [

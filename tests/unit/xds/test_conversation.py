@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inflight_operator.xds import build
+from inflight_operator.xds import build, clusters
 from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import Key
 from inflight_operator.xds.model import Endpoint, RouteSpec
@@ -88,7 +88,7 @@ def specs(draw: st.DrawFn) -> RouteSpec:
 def is_bad(spec: RouteSpec) -> bool:
     return any(
         b.timeout_milliseconds == BAD_TIMEOUT
-        or build.breaker(b) == BAD_BREAKER
+        or clusters.breaker(b) == BAD_BREAKER
         or any(endpoint.port == BAD_PORT for endpoint in b.endpoints)
         for b in spec.backends
     )
