@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 FAILURES: Final = 3
@@ -16,8 +16,10 @@ class Circuit:
     """Times are seconds on any clock that never goes back."""
 
     failures: int = 0
-    """In a row."""
+    """In a row; while nobody asks, what fails still is the echo of what was asked before, and isn't counted."""
     open_until: float = 0.0
+    trying: bool = False
+    """One request asks although the circuit is open."""
 
     @property
     def broken(self) -> bool:
@@ -30,12 +32,14 @@ class Circuit:
 
     def asking(self, now: float) -> Circuit:
         """While a trial is under way nobody else asks."""
-        return replace(self, open_until=now + _FIRST_SECONDS) if self.broken else self
+        return Circuit(self.failures, now + _FIRST_SECONDS, trying=True) if self.broken else self
 
     def failed(self, now: float) -> Circuit:
-        """Each failure after the third doubles the pause, up to half a minute."""
+        """Each trial that fails doubles the pause, up to half a minute."""
+        if self.broken and not self.trying:
+            return self
         failures = self.failures + 1
         if failures < FAILURES:
-            return replace(self, failures=failures)
+            return Circuit(failures)
         seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** min(failures - FAILURES, 10))
         return Circuit(failures, now + seconds)

@@ -32,8 +32,10 @@ LOOK_UP_SECONDS: Final = 0.005
 """That a request waits for an answer from here."""
 _ROUND_SECONDS: Final = 1.0
 """For one exchange with the server, connecting included."""
-_ROUND: Final = 16
-"""Questions, or values, in one exchange."""
+_QUESTIONS: Final = 16
+"""In one exchange."""
+_ANSWERS: Final = 4
+"""In one exchange, which keeps the event loop for as long as it takes to encode them."""
 _MAX_PUTS: Final = 64
 """Values that wait to be sent; more are dropped."""
 _log = structlog.get_logger()
@@ -89,8 +91,8 @@ class Shared:
         self._errors = errors
         self._patience = patience
         self._circuit = Circuit()
-        self._questions: _Courier[Asked] = _Courier(self._ask)
-        self._answers: _Courier[tuple[bytes, Kept]] = _Courier(self._send)
+        self._questions: _Courier[Asked] = _Courier(self._ask, _QUESTIONS)
+        self._answers: _Courier[tuple[bytes, Kept]] = _Courier(self._send, _ANSWERS)
         self._connecting = asyncio.create_task(self._exchanged(self._client.pipeline(transaction=False).ping()))
 
     def look_up(self, key: bytes, found: Callable[[Found | None], None]) -> Asked | None:
@@ -105,8 +107,8 @@ class Shared:
         return asked
 
     def put(self, key: bytes, kept: Kept) -> None:
-        """Send an answer, some time; dropped when too many wait, or the server has been failing."""
-        if not self._circuit.broken and self._answers.waiting < _MAX_PUTS:
+        """Send an answer, some time; dropped when it is large, too many wait, or the server has been failing."""
+        if kept.size <= values.MAX_BYTES and not self._circuit.broken and self._answers.waiting < _MAX_PUTS:
             self._answers.carry((key, kept))
 
     async def close(self) -> None:
@@ -187,8 +189,10 @@ T = TypeVar("T")
 class _Courier(Generic[T]):
     """Carries whatever has gathered, one exchange after the other; its task lives while there is something to carry."""
 
-    def __init__(self, exchange: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+    def __init__(self, exchange: Callable[[Sequence[T]], Awaitable[None]], most: int) -> None:
+        """`most`: in one exchange."""
         self._exchange = exchange
+        self._most = most
         self._waiting: deque[T] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -211,7 +215,7 @@ class _Courier(Generic[T]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                count = min(_ROUND, len(self._waiting))
+                count = min(self._most, len(self._waiting))
                 await self._exchange([self._waiting.popleft() for _ in range(count)])
         finally:
             self._task = None

@@ -21,7 +21,7 @@ from model_server.cache.keys import flat, lengths
 from model_server.cache.store import Kept
 from model_server.models.tensors import DATATYPES, Array, Tensors, datatype_of
 
-MAX_BYTES: Final = 1024**2
+MAX_BYTES: Final = 256 * 1024
 """Of a value; larger answers are kept by each replica alone."""
 _MARK: Final = b"inflight\x01"
 _CHECK_BYTES: Final = 16

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 
 from model_process import ServerProcess, started
+from model_server.cache import values
 from model_server.cache.shared import LOOK_UP_SECONDS, Found, Shared
 from model_server.cache.store import Kept, own
+from model_server.grpc_api.messages import ModelInferRequest, ModelInferResponse
 from model_server.instruments import Counter
 from model_serving import request, tensor, until
 from redis_server import RedisServer, redis_running
@@ -39,7 +43,9 @@ def infer(server: ServerProcess, value: float = 1, **headers: str) -> tuple[str 
 
 @pytest.fixture(scope="module")
 def cached(onnx_file: Path) -> Iterator[ServerProcess]:
-    with started("--model", f"digits={onnx_file}", **CACHE, CACHE_TTL_SECONDS="60") as running:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with started("--model", f"digits={onnx_file}", **CACHE, CACHE_TTL_SECONDS="60", GRPC_PORT=port) as running:
         yield running
 
 
@@ -56,6 +62,16 @@ class TestOneServer:
         named = asking(20) | {"id": "7", "outputs": [{"name": "y"}]}
         answer = httpx.post(f"{cached.url}/v2/models/digits/infer", json=named)
         assert (answer.headers["x-inflight-cache"], answer.json()["id"]) == ("hit", "7")
+
+    def test_grpc_finds_what_http_has_left(self, cached: ServerProcess) -> None:
+        infer(cached, 25)
+        message = ModelInferRequest(model_name="digits", raw_input_contents=[np.array([25, 2], np.float32).tobytes()])
+        message.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+        with grpc.insecure_channel(f"127.0.0.1:{cached.wait_for('listening for gRPC')['port']}") as channel:
+            ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            body, call = ask.with_call(message.SerializeToString(), timeout=30)
+        assert dict(call.trailing_metadata())["x-inflight-cache"] == "hit"
+        assert ModelInferResponse.FromString(body).raw_output_contents == [np.array([26, 3], np.float32).tobytes()]
 
     def test_the_client_may_refuse_what_is_kept_and_forbid_keeping(self, cached: ServerProcess) -> None:
         assert infer(cached, 30, cache_control="no-store")[0] == "miss"
@@ -100,10 +116,10 @@ class TestReplicas:
         model = ("--model", f"digits={onnx_file}")
         with redis_running("secret") as redis:
             settings = {**CACHE, "CACHE_URL": redis.url.replace("redis:", "valkey:"), "REVISION": "r1"}
-            values = iter(range(100))
+            numbers = iter(range(100))
 
             def found_by_the_other() -> bool:
-                value, before = next(values), len(redis.keys)
+                value, before = next(numbers), len(redis.keys)
                 assert infer(one, value) == ("miss", [value + 1, 3])
                 eventually(lambda: len(redis.keys) > before)
                 said, answer = infer(other, value)  # which it is asked for the first time
@@ -126,8 +142,8 @@ class TestReplicas:
             assert 3 <= server.metric("cache_shared_errors_total") <= 6, "asked three times, then left alone"
             redis.start()
             try:
-                values = iter(range(100, 1000))
-                eventually(lambda: infer(server, next(values))[0] == "miss" and bool(redis.keys))
+                numbers = iter(range(100, 1000))
+                eventually(lambda: infer(server, next(numbers))[0] == "miss" and bool(redis.keys))
             finally:
                 redis.stop()
 
@@ -284,3 +300,10 @@ class TestShared:
             for number in range(1000):
                 bench.shared.put(b"%032d" % number, kept(number))
             assert bench.shared._answers.waiting <= 64
+
+    async def test_large_answers_are_not_sent(self, redis: RedisServer) -> None:
+        async with sharing(redis) as bench:
+            large = own({"y": np.zeros(values.MAX_BYTES, np.uint8)})
+            assert large is not None
+            bench.shared.put(KEY, large)
+            assert bench.shared._answers.waiting == 0
