@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ _log = structlog.get_logger()
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
+_WARNING, _FATAL = 2, 4
 
 _DATATYPES: Final = {
     "tensor(bool)": "BOOL",
@@ -100,13 +103,19 @@ def _on_gpu(path: Path, threads: int) -> Any:
     """A session on the GPU, or None: then one line in the log says why not."""
     if _CUDA not in onnxruntime.get_available_providers():
         return _no_gpu(f"the installed onnxruntime has no {_CUDA}: it takes the package onnxruntime-gpu")
-    onnxruntime.preload_dlls()  # CUDA's libraries, where they were installed as Python packages
+    said = io.StringIO()
+    onnxruntime.set_default_logger_severity(_FATAL)  # it has ten lines for what is one here
     try:
+        with contextlib.redirect_stdout(said):
+            onnxruntime.preload_dlls()  # CUDA's libraries, where they were installed as Python packages
         session = _session(path, threads, [_CUDA, _CPU])
     except LoadFailure as failure:
         return _no_gpu(failure.message)
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
     if _CUDA not in session.get_providers():
-        return _no_gpu("CUDA did not start: no driver, no device, or not the libraries that onnxruntime wants")
+        missing = next(iter(said.getvalue().splitlines()), "no driver, or no device")[:300]
+        return _no_gpu(f"CUDA did not start: {missing}")
     _log.info("predictions run on the GPU")
     return session
 

@@ -144,7 +144,11 @@ class FakeRuntime:
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
-        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: self.tried.append(LIBRARIES))
+        monkeypatch.setattr(onnxruntime, "preload_dlls", self._preload)
+
+    def _preload(self) -> None:
+        self.tried.append(LIBRARIES)
+        print("Failed to load libcublas.so.13: no such file")
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Case:
         pytest.param(Case("cuda", GPU, GPU, [LIBRARIES, GPU], "predictions run on the GPU"), id="a GPU"),
         pytest.param(Case("cuda", CPU, GPU, [CPU], "has no CUDAExecutionProvider"), id="a build without CUDA"),
         pytest.param(
-            Case("cuda", GPU, CPU, [LIBRARIES, GPU, CPU], "CUDA did not start"),
+            Case("cuda", GPU, CPU, [LIBRARIES, GPU, CPU], "CUDA did not start: Failed to load libcublas"),
             id="no driver: onnxruntime goes on without a word",
         ),
         pytest.param(
@@ -175,12 +179,13 @@ class Case:
     ],
 )
 def test_a_gpu_is_used_where_there_is_one_and_else_one_line_says_why_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], case: Case
 ) -> None:
     runtime = FakeRuntime(monkeypatch, case.available, case.got)
     with structlog.testing.capture_logs() as lines:
         model = OnnxModel(write(tmp_path, "model.onnx", add_one()), 1, case.device)
     assert runtime.tried == case.tried
     assert [case.says in f"{line['event']} {line.get('why')}" for line in lines] == ([True] if case.says else [])
+    assert capfd.readouterr() == ("", ""), "the log is the place for it"
     x = np.ones((1, 2), np.float32)
     assert (model.predict({"x": x})["y"] == x + 1).all()
