@@ -13,7 +13,6 @@ double. Everything happens on the event loop of the main thread; nothing blocks 
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 import time
 from collections import deque
@@ -27,10 +26,9 @@ from model_server.errors import Code, LoadFailure, Problem, Reason
 from model_server.executor import Done, Outcome
 from model_server.models.base import Metadata
 from model_server.models.tensors import Tensors
-from model_server.workers import channel as channels
-from model_server.workers import process
+from model_server.workers import answers, process
 from model_server.workers.backoff import Backoff
-from model_server.workers.channel import Channel, arrays
+from model_server.workers.channel import Channel, new_file
 from model_server.workers.process import Child
 from model_server.workers.supervisor import ModelFiles, NoWorkerError, Supervisor
 from model_server.workers.wire import UnsendableError, WireError
@@ -42,23 +40,10 @@ _START_SECONDS: Final = 30.0
 """From a worker's birth until it says that it is ready; the model is loaded by then."""
 _GIVE_UP_PAUSE: Final = 2.0
 """With pauses longer than this and no worker left, requests aren't kept waiting for one."""
+_HUNG: Final = "the model took far longer than any request may"
 _STOP_SECONDS: Final = 2.0
-_SWEEP_SECONDS: Final = 1.0
-"""From a worker's end to that of what it had started."""
 _ENDING_SECONDS: Final = 0.5
 """From the end of a worker's socket to its own."""
-
-
-class ModelError(Exception):
-    """What a model raised in a worker; the text of its traceback comes with it."""
-
-    def __init__(self, told: str, trace: str) -> None:
-        super().__init__(told)
-        self.trace = trace
-
-    def __str__(self) -> str:
-        """As it was raised, with where."""
-        return f"{self.args[0]}\n{self.trace}" if self.trace else str(self.args[0])
 
 
 @dataclass(slots=True, eq=False)
@@ -130,16 +115,19 @@ class WorkerPool:
         """End every process: whoever stops has drained before."""
         for task in self._hiring:
             task.cancel()
+        for job in (*self._jobs, *(worker.job for worker in self._workers if worker.job is not None)):
+            if job.limit is not None:
+                job.limit.cancel()
         for worker in list(self._workers):
             self._dismiss(worker)
         for worker in list(self._ending):
             self._loop.remove_reader(worker.child)
             worker.child.ended(_STOP_SECONDS)
-            worker.child.reap_group()
             worker.child.close()
         self._ending.clear()
         if self._supervisor is not None:
             self._supervisor.stop()
+        process.reap_orphans()
 
     @property
     def ready(self) -> int:
@@ -161,15 +149,16 @@ class WorkerPool:
             if pause:
                 await asyncio.sleep(pause)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            requests, answers = channels.new_file("inflight-requests"), channels.new_file("inflight-answers")
-            channel = Channel(ours, requests, answers)
+            to_it, from_it = new_file("inflight-requests"), new_file("inflight-answers")
+            channel = Channel(ours, to_it, from_it)
             try:
                 with theirs:
-                    child = await supervisor.worker([theirs.fileno(), requests, answers])
+                    child = await supervisor.worker([theirs.fileno(), to_it, from_it])
             except (NoWorkerError, LoadFailure, OSError) as error:
                 channel.close()
                 pause = self._failed(str(error), 0.0, busy=False)
                 _log.error("no new worker", error=str(error), pause_seconds=pause)
+                self._give_up("no new process could be started")
             except BaseException:
                 channel.close()
                 raise
@@ -177,7 +166,7 @@ class WorkerPool:
                 break
         ours.setblocking(False)
         worker = _Worker(supervisor, child, channel, time.monotonic())
-        worker.limit = self._loop.call_later(_START_SECONDS, self._hung, worker)
+        worker.limit = self._loop.call_later(_START_SECONDS, self._lose, worker, "the model's process did not start")
         self._workers.add(worker)
         self._loop.add_reader(ours, self._readable, worker)
         self._loop.add_reader(child, self._gone, worker)
@@ -185,33 +174,40 @@ class WorkerPool:
     def _readable(self, worker: _Worker) -> None:
         try:
             received = worker.channel.receive()
-            if received is not None:
-                self._told(worker, *received)
-                return
+            told = self._understood(worker, *received) if received is not None else None
         except BlockingIOError:
             return
         except (WireError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             _log.error("a worker sent nonsense", pid=worker.child.pid, error=repr(error)[:300])
             self._lose(worker, "the model's process talked nonsense")
             return
-        self._loop.remove_reader(worker.channel)
-        self._loop.call_later(_ENDING_SECONDS, worker.child.kill)  # how it ended is known as soon as it has
+        if told is not None:
+            self._answered(worker, *told)
+        elif received is None:
+            self._loop.remove_reader(worker.channel)
+            self._loop.call_later(_ENDING_SECONDS, worker.child.kill)  # how it ended is known as soon as it has
+        else:
+            self._free(worker)
+            if not self._warm.done() and self.ready == self.slots:
+                self._warm.set_result(None)
 
-    def _told(self, worker: _Worker, message: dict[str, Any], memory: memoryview) -> None:
+    def _understood(
+        self, worker: _Worker, message: dict[str, Any], memory: memoryview
+    ) -> tuple[_Job, Outcome, bool] | None:
+        """The answer to a job, and whether the worker leaves; None: it is ready. WireError and others for nonsense."""
         if worker.limit is not None:
             if message != {"ready": True}:
                 raise WireError("it isn't ready")
             worker.limit.cancel()
             worker.limit = None
-            self._free(worker)
-            if not self._warm.done() and self.ready == self.slots:
-                self._warm.set_result(None)
-            return
+            return None
         if worker.job is None:
             raise WireError("an answer nobody asked for")
-        outcome = _outcome(message, memory, time.perf_counter() - worker.job.started)
-        leaving = message["leaving"] is True
-        job, worker.job = worker.job, None
+        outcome = answers.outcome(message, memory, time.perf_counter() - worker.job.started)
+        return worker.job, outcome, message["leaving"] is True
+
+    def _answered(self, worker: _Worker, job: _Job, outcome: Outcome, leaving: bool) -> None:
+        worker.job = None
         worker.channel.rest()
         self._backoff.worked()
         self._pause = 0.0
@@ -232,7 +228,7 @@ class WorkerPool:
     def _give(self, worker: _Worker, job: _Job) -> None:
         if job.limit is not None:
             job.limit.cancel()
-        job.limit = self._loop.call_later(self._limit, self._hung, worker)
+        job.limit = self._loop.call_later(self._limit, self._lose, worker, _HUNG)
         job.started = time.perf_counter()
         worker.job = job
         try:
@@ -253,30 +249,28 @@ class WorkerPool:
         if self._idle:
             self._give(self._idle.pop(), job)
         elif self._crash_looping:
-            self._loop.call_soon(job.done, _lost_outcome("the model's processes keep ending; see the server's log"))
+            self._loop.call_soon(job.done, answers.lost("the model's processes keep ending; see the server's log"))
         else:
             job.limit = self._loop.call_later(self._limit, self._tired, job)
             self._jobs.append(job)
 
     def _tired(self, job: _Job) -> None:
         self._jobs.remove(job)
-        job.end(_lost_outcome("the model's processes are being replaced, which took longer than any request may"))
-
-    def _hung(self, worker: _Worker) -> None:
-        self._lose(worker, "the model took far longer than any request may")
+        job.end(answers.lost("the model's processes are being replaced, which took longer than any request may"))
 
     def _gone(self, worker: _Worker) -> None:
         if (how := worker.child.ended()) is None:
             return
-        if worker in self._workers:
-            self._lose(worker, f"the model's process ended ({how})")
+        self._lose(worker, f"the model's process ended ({how})")
         self._loop.remove_reader(worker.child)
         worker.child.close()
         self._ending.discard(worker)
-        self._loop.call_later(_SWEEP_SECONDS, worker.child.reap_group)
+        self._loop.call_later(process.SWEEP_SECONDS, process.reap_orphans)
 
     def _lose(self, worker: _Worker, why: str) -> None:
         """`worker` is of no use any more: fail what it was working on, and replace it."""
+        if worker not in self._workers:
+            return
         job, worker.job = worker.job, None
         self._dismiss(worker)
         self._lost()
@@ -288,9 +282,12 @@ class WorkerPool:
         )  # fmt: skip
         self._hire(worker.supervisor, pause)
         if job is not None:
-            job.end(_lost_outcome(why))
+            job.end(answers.lost(why))
+        self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
         while self._crash_looping and self._jobs:
-            self._jobs.popleft().end(_lost_outcome(why))
+            self._jobs.popleft().end(answers.lost(why))
 
     def _failed(self, why: str, lived: float, *, busy: bool) -> float:
         """Seconds before the next worker."""
@@ -310,32 +307,3 @@ class WorkerPool:
         worker.channel.close()
         self._ending.add(worker)
         worker.child.kill()
-
-
-def _outcome(message: dict[str, Any], memory: memoryview, elapsed: float) -> Outcome:
-    """WireError, KeyError, TypeError, ValueError for what no worker of ours would send."""
-    seconds = _seconds(message["seconds"], elapsed)
-    if "problem" in message:
-        return Outcome(None, Problem(Code.BAD_INPUT, _text(message["problem"])), seconds)
-    if "error" in message:
-        return Outcome(None, ModelError(_text(message["error"]), _text(message.get("trace", ""))), seconds)
-    return Outcome(arrays(message, memory), None, seconds)
-
-
-def _seconds(told: Any, elapsed: float) -> float:
-    """At most those that have passed: what admission expects of the next ones follows from it."""
-    if type(told) is not float or not math.isfinite(told) or told < 0:
-        raise WireError("no duration")
-    return min(told, elapsed)
-
-
-def _text(told: Any) -> str:
-    if not isinstance(told, str):
-        raise WireError("no text")
-    return told
-
-
-def _lost_outcome(why: str) -> Outcome:
-    return Outcome(
-        None, Problem(Code.WORKER_LOST, f"{why} while it worked on this request, or others of its batch"), 0.0
-    )

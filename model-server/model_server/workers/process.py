@@ -19,10 +19,15 @@ from typing import Any, Final
 
 HANDED: Final = 3
 """The descriptor at which a started process finds its socket."""
+SWEEP_SECONDS: Final = 1.0
+"""From the end of a process to that of all that it had started."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _ENDED: Final = os.WEXITED | os.WNOHANG
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
+
+_known: Final[set[int]] = set()
+"""Numbers of the children that somebody holds."""
 
 
 class NotOurChildError(Exception):
@@ -47,6 +52,7 @@ class Child:
         except ChildProcessError:
             os.close(self._descriptor)
             raise NotOurChildError(f"process {pid} is somebody else's") from None
+        _known.add(pid)
 
     def fileno(self) -> int:
         """Readable once it has ended."""
@@ -66,17 +72,12 @@ class Child:
             self._kill_group()  # before it is reaped: until then its number is nobody else's
             status = os.waitid(os.P_PIDFD, self._descriptor, _ENDED)
             self._how = self._told(status) if status is not None else "unknown"
+            _known.discard(self.pid)
         return self._how
 
     def close(self) -> None:
         """Forget one that has ended."""
         os.close(self._descriptor)
-
-    def reap_group(self) -> None:
-        """Reap what was in its group, which this process has inherited."""
-        with contextlib.suppress(ChildProcessError):
-            while os.waitid(os.P_PGID, self.pid, _ENDED) is not None:
-                pass
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -110,6 +111,22 @@ def start(module: str, arguments: Sequence[str], sock: socket.socket, environ: M
 def inherit_orphans() -> None:
     """Become the parent of descendants whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap_orphans() -> None:
+    """Reap inherited processes that have ended: nobody else does. They are of other sessions than this process."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended, or this kernel doesn't list children
+            for pid in map(int, (task / "children").read_text().split()):
+                state, session = _stat(pid)
+                if state == "Z" and session != os.getsid(0) and pid not in _known:
+                    os.waitpid(pid, os.WNOHANG)
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """(state, session)."""
+    state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:4]
+    return state, int(session)
 
 
 def die_with_parent(parent: int) -> None:

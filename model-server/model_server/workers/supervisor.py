@@ -153,6 +153,7 @@ class Template:
             return
         self._loop.remove_reader(self._child)
         self._child.close()
+        self._loop.call_later(process.SWEEP_SECONDS, process.reap_orphans)
         self._hang_up()
         self._give_up(how)
         self._ended(self, how)

@@ -210,6 +210,7 @@ async def test_a_model_with_threads_is_loaded_by_every_worker(tmp_path: Path) ->
     async with running(tmp_path / "model.py", slots=2) as pool:
         assert children(os.getpid()) - before == await pool.pids(), "there is no template"
         assert isinstance((await pool.predict("exit")).error, Problem)
+        await until(lambda: pool.pool.ready == 2, 20)
         assert len(await pool.pids()) == 2
     assert children(os.getpid()) == before
 

@@ -45,7 +45,7 @@ def lost(error: BaseException | None) -> Problem:
     ],
 )
 async def test_a_lost_worker_costs_one_request_and_is_replaced(model: Path, do: str, why: str) -> None:
-    async with running(model, slots=2, limit=1) as pool:
+    async with running(model, slots=2, limit=0.7) as pool:
         before = await pool.pids()
         poisoned = asyncio.create_task(pool.predict(do))
         for _ in range(20):
@@ -63,7 +63,7 @@ async def test_a_lost_worker_costs_one_request_and_is_replaced(model: Path, do: 
 async def test_memory_that_runs_out_costs_one_request(model: Path) -> None:
     async with running(model) as pool:
         pid = await pool.pid()
-        resource.prlimit(pid, resource.RLIMIT_AS, (2**30, 2**30))
+        resource.prlimit(pid, resource.RLIMIT_DATA, (2**28, 2**28))
         error = (await pool.predict("eat")).error
         assert "MemoryError" in str(error)
         assert await pool.pid() == pid, "where Python notices, it is an error like any other"
@@ -234,3 +234,19 @@ async def test_an_answer_larger_than_the_machine_is_not_read(model: Path) -> Non
         forged = packet(b"", outside=1, size=2**32 - 1)
         lost((await forge(pool, forged, "sparse")).error)
         assert await pool.pid()
+
+
+async def test_an_error_of_whoever_asked_is_not_taken_for_the_workers(model: Path) -> None:
+    async with running(model) as pool:
+        before = await pool.pid()
+        told: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def done(_outcome: Any) -> None:
+            raise ValueError("a bug of the dispatcher")
+
+        pool.pool.submit({"do": np.array([b"echo"], object)}, done)
+        await until(lambda: bool(told))
+        assert str(told[0]) == "a bug of the dispatcher"
+        assert await pool.pid() == before
+        assert pool.lost == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_server.workers.process import Child, NotOurChildError, out_of_memory_kills
+from model_server.workers.process import Child, NotOurChildError, out_of_memory_kills, reap_orphans
 
 
 def forked(run: Callable[[], object]) -> Child:
@@ -84,3 +84,23 @@ def test_out_of_memory_kills_are_counted_by_the_kernel(tmp_path: Path, text: str
     events.write_text(text)
     assert out_of_memory_kills(events) == count
     assert out_of_memory_kills(tmp_path / "absent") == 0
+
+
+def test_orphans_of_other_sessions_are_reaped_and_nobody_elses_children() -> None:
+    def ended(new_session: bool) -> int:
+        pid = os.fork()
+        if not pid:
+            if new_session:
+                os.setsid()
+            os._exit(0)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return pid
+
+    orphan, other = ended(True), ended(False)
+    held = Child(ended(True))
+    reap_orphans()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(orphan, 0)
+    assert os.waitpid(other, 0) == (other, 0)
+    assert held.ended() == "exit code 0"
+    held.close()
