@@ -15,14 +15,21 @@ from model_server.cache.control import Result
 from model_server.errors import Code
 from model_server.lifecycle import Lifecycle
 from model_server.models.tensors import DATATYPES, TensorSpec
-from model_server.rest.problems import STATUS
+from model_server.rest.problems import OCTETS, STATUS
 from model_server.rest.tensors import MAX_RANK
+from model_server.rest.v2 import MAX_INPUTS
+from model_server.rest.wire import JSON_LENGTH
 
 Document = dict[str, Any]
 
 _STRING: Final[Document] = {"type": "string"}
-_OBJECT: Final[Document] = {"type": "object"}
 _COUNT: Final[Document] = {"type": "integer", "minimum": 0}
+_PARAMETERS: Final[Document] = {"type": ["object", "null"]}
+
+_JSON_LENGTH: Final = JSON_LENGTH.decode()
+_OCTETS: Final = OCTETS[1].decode()
+_TAIL: Final = "bytes of JSON at the start of an application/octet-stream body; raw tensors follow"
+_RAW: Final[Document] = {"description": "JSON as in application/json, then the data of tensors with a binary_data_size"}
 
 _MEANING: Final[dict[Code, str]] = {
     Code.INVALID_JSON: "the body is no JSON",
@@ -30,13 +37,13 @@ _MEANING: Final[dict[Code, str]] = {
     Code.MODEL_NOT_FOUND: "another model or version is served here",
     Code.BODY_TIMEOUT: "the body did not arrive before the deadline",
     Code.TOO_LARGE: "the body is too large",
-    Code.UNSUPPORTED_MEDIA_TYPE: "the body is not plain application/json",
+    Code.UNSUPPORTED_MEDIA_TYPE: "the body's media type or coding is not one of those that are taken",
     Code.BAD_INPUT: "the body is not what the model takes; `detail` says where",
     Code.QUEUE_FULL: "all places are taken, or the deadline can't be kept: come back after Retry-After",
     Code.MODEL_ERROR: "the model raised an exception",
     Code.WORKER_LOST: "the process that computed it ended or hung; another takes its place",
     Code.INTERNAL: "a bug of this server",
-    Code.NOT_READY: "still loading, or stopping: come back after Retry-After",
+    Code.NOT_READY: "still loading, stopping, or (live) hanging: come back after Retry-After, where it is told",
     Code.DEADLINE: "the deadline passed, in the queue or in the model",
 }
 _PREDICTING: Final = tuple(_MEANING)
@@ -48,7 +55,8 @@ def document(lifecycle: Lifecycle) -> Document:
     name, version = _path("name", lifecycle.name), _path("version", *_versions(lifecycle))
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     paths = {
-        "/v2/health/live": _get("live", "The process answers, be it still loading", "Live"),
+        "/v2/health/live": _get("live", "The process answers, be it still loading", "Live", Code.NOT_READY),
+        "/": _get("live_v1", "The same, as KServe's clients ask by V1", "LiveV1", Code.NOT_READY),
         "/v2/health/ready": _get("ready", "The model is warm and no stop was asked for", "Ready", Code.NOT_READY),
         "/v2": _get("server", "This server's name, version and protocol extensions", "Server"),
         "/v1/models": _get("models_v1", "The one model that is served here", "ModelsV1"),
@@ -90,17 +98,22 @@ def _get(operation: str, summary: str, schema: str, *codes: Code) -> Document:
 
 
 def _predict(operation: str, protocol: str, lifecycle: Lifecycle) -> Document:
-    content: Document = {"schema": _ref(f"Request{protocol}")}
+    asked: Document = {"application/json": {"schema": _ref(f"Request{protocol}")}}
     if (example := _example(lifecycle, protocol)) is not None:
-        content["example"] = example
+        asked["application/json"]["example"] = example
     responses = _responses(f"Answer{protocol}", _PREDICTING)
     responses["200"]["headers"].update(_CACHE_HEADER)
+    headers = list(_PREDICTION_HEADERS)
+    if protocol == "V2":
+        asked[_OCTETS] = responses["200"]["content"][_OCTETS] = {"schema": _RAW}
+        headers.append(_header(_JSON_LENGTH, _TAIL, _COUNT))
+        responses["200"]["headers"][_JSON_LENGTH] = {"description": _TAIL, "schema": _COUNT}
     return {
         "post": {
             "operationId": operation,
             "summary": f"A prediction, by protocol {protocol}",
-            "parameters": list(_PREDICTION_HEADERS),
-            "requestBody": {"required": True, "content": {"application/json": content}},
+            "parameters": headers,
+            "requestBody": {"required": True, "description": "may be coded as gzip or deflate", "content": asked},
             "responses": responses,
         }
     }
@@ -167,16 +180,17 @@ def _members(required: str, **properties: Document) -> Document:
 
 
 def _tensor(least: int) -> Document:
-    """A tensor with its data, whose dimensions are at least `least`."""
+    """A tensor whose dimensions are at least `least`, with its data or, in its parameters, the size of its raw data."""
     size = {"type": "integer", "minimum": least}
-    return _members(
-        "name datatype shape data",
+    tensor = _members(
+        "name datatype shape",
         name={**_STRING, "minLength": 1},
         datatype={"enum": list(DATATYPES)},
         shape={"type": "array", "items": size, "maxItems": MAX_RANK},
         data={"type": "array", "description": "row-major elements, flat or nested as shape says"},
-        parameters=_OBJECT,
+        parameters=_PARAMETERS,
     )
+    return {**tensor, "anyOf": [{"required": ["data"]}, {"required": ["parameters"]}]}
 
 
 _SPEC: Final = _members("name datatype shape", name=_STRING, datatype=_STRING, shape={"type": "array"})
@@ -186,6 +200,7 @@ _EXAMPLE_ELEMENTS: Final = 1000
 
 _SCHEMAS: Final[Document] = {
     "Live": _members("live", live={"const": True}),
+    "LiveV1": _members("status", status={"const": "alive"}),
     "Ready": _members("ready", ready={"const": True}),
     "Server": _members("name version extensions", name=_STRING, version=_STRING, extensions=_NAMES),
     "ModelsV1": _members("models", models=_NAMES),
@@ -202,9 +217,9 @@ _SCHEMAS: Final[Document] = {
     "RequestV2": _members(
         "inputs",
         id={"type": ["string", "null"], "maxLength": 1024},
-        parameters=_OBJECT,
-        inputs={"type": "array", "minItems": 1, "items": _ref("InputTensor")},
-        outputs={"type": ["array", "null"], "items": _members("name", name=_STRING, parameters=_OBJECT)},
+        parameters=_PARAMETERS,
+        inputs={"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": _ref("InputTensor")},
+        outputs={"type": ["array", "null"], "items": _members("name", name=_STRING, parameters=_PARAMETERS)},
     ),
     "InputTensor": _tensor(1),
     "AnswerV2": _members(
