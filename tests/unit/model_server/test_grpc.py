@@ -175,6 +175,21 @@ async def test_a_deadline_that_passes_in_the_queue_is_never_computed(options: di
         assert executor.pending == []
 
 
+async def test_a_deadline_that_grpc_sees_first_is_no_departure(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = ManualExecutor()
+    async with grpc_serving(executor=executor) as server:
+        monkeypatch.setattr(server.dispatcher, "_expire", lambda _ticket: None)
+        running = asyncio.ensure_future(server.infer())
+        await until(lambda: len(executor.pending) == 1)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await server.infer(timeout=0.1)
+        await until(lambda: server.dispatcher.in_flight == 1)
+        assert server.value("request_seconds_count", code="504") == 1
+        assert server.value("cancelled_total") == 0
+        executor.finish()
+        await running
+
+
 async def test_the_servers_timeout_is_the_most_that_a_call_gets() -> None:
     async with grpc_serving(executor=ManualExecutor(), timeout_seconds=0.05) as server:
         with pytest.raises(grpc.aio.AioRpcError) as late:
