@@ -32,7 +32,14 @@ def _health(app: FastAPI, lifecycle: Lifecycle) -> None:
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
         """The process answers; a model that is still loading is alive."""
+        health.require_live(lifecycle)
         return {"live": True}
+
+    @app.get("/")
+    async def alive() -> dict[str, str]:
+        """The same for KServe's clients, which ask so by V1."""
+        health.require_live(lifecycle)
+        return {"status": "alive"}
 
     @app.get("/v2/health/ready")
     async def ready() -> dict[str, bool]:

@@ -21,7 +21,7 @@ from model_server.rest.wire import JSON_LENGTH
 Body = bytes | bytearray | memoryview
 
 MAX_INPUTS: Final = 1024
-"""Of one request, for models that don't say how many they take."""
+"""Of one request; models that declare theirs take fewer."""
 EXTENSIONS: Final = ("binary_tensor_data",)
 _UNSUPPORTED: Final = ("classification", "shared_memory_region")
 """Parameters of extensions that this server lacks and that change what is asked; all others change nothing here."""

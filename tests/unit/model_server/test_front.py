@@ -39,6 +39,7 @@ def assert_problem(response: httpx.Response, status: int, code: Code) -> dict[st
         ("/v2", {"name": "inflight-model-server", "version": "0.1.0", "extensions": ["binary_tensor_data"]}),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
+        ("/", {"status": "alive"}),
         (f"/v2/models/{NAME}/ready", {"name": NAME, "ready": True}),
         (f"/v2/models/{NAME}/versions/{VERSION}/ready", {"name": NAME, "ready": True}),
         ("/v1/models", {"models": [NAME]}),
@@ -86,7 +87,6 @@ async def test_a_v1_request_is_answered() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        pytest.param("GET", "/", 404, Code.NOT_FOUND, id="the root"),
         pytest.param("GET", "/metrics", 404, Code.NOT_FOUND, id="metrics are on another port"),
         pytest.param("GET", "/docs", 404, Code.NOT_FOUND, id="no pages that load scripts from elsewhere"),
         pytest.param("POST", "/v2/models/other/infer", 404, Code.MODEL_NOT_FOUND, id="another model"),
