@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
 from model_process import ServerProcess
 
 EXAMPLES = 15
