@@ -150,6 +150,7 @@ async def test_going_back_to_a_revision_goes_back_to_its_digest(bench: Bench, na
     await bench.put(name, spec("2"))
     await bench.settle(name)
     assert await bench.names_of("Deployment", name) != [first]
+    bench.digests["10.1.0.1"] = OTHER
     await bench.put(name, spec("1"))
     await bench.settle(name)
     assert await bench.names_of("Deployment", name) == [first]
