@@ -161,7 +161,7 @@ SERVERS: Final[Mapping[str, Server]] = {
             _ALL,
             lambda start: [str(venvs.python("ray")), _app("ray"), str(start.port), "/tmp/inflight-bench-ray"],  # noqa: S108
             lambda work: dialects.raw("/predict") if work == "W4" else dialects.plain_json("/predict"),
-            lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "BENCH_BOUND": "18"},
+            lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "BENCH_BOUND": "8"},
         ),
         Server("plain", "plain FastAPI", "plain", _ONE, _uvicorn(1), _plain_talk, kind="naive"),
         Server("plain2", "plain FastAPI x2", "plain", _TWO, _uvicorn(2), _plain_talk, kind="naive"),

@@ -19,9 +19,9 @@ _CORES: Final = 2
 _CLIENTS: Final = 64
 
 
-async def chains(session: Session, number: int) -> Sample:
+async def chains(session: Session, number: int, seconds: float | None = None) -> Sample:
     """W2: predictions a second of two processes."""
-    looped = await _looped(session, _CORES, session.seconds, "chain")
+    looped = await _looped(session, _CORES, seconds or session.seconds, "chain")
     return Sample("W2", LIMIT, LIMIT, number, {"goodput": sum(outcomes.rate([p.end for p in each]) for each in looped)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from statistics import mean
 from typing import Final
 
 import numpy as np
@@ -14,12 +15,14 @@ from benchmarks.server.models.chain import chain
 from benchmarks.server.samples import Sample
 from benchmarks.server.session import Question, Running, Session
 from benchmarks.server.starting import TIMEOUT_SECONDS, Server
+from benchmarks.server.works import limits
 
 WORK: Final = "W2"
 CLIENTS: Final = (1, 2, 5, 10, 20, 50)
 TIMES_CAPACITY: Final = (2, 10)
 _CORES: Final = 2
 _DIFFERENT: Final = 8
+_LIMIT_SECONDS: Final = 2.5
 
 
 def again(count: int) -> str:
@@ -60,15 +63,24 @@ class Wanted:
 
 
 async def measure(server: Server, session: Session, number: int, capacity: float) -> AsyncIterator[Sample]:
-    """Every load, one after the other, on one start of the server; each begins when the last one has left no work."""
+    """Every load, one after the other, on one start of the server; each begins when the last one has left no work.
+
+    `capacity`: the limit at the beginning of the round. A machine's speed changes within minutes by more than what is
+    promised of ours, so for ours the limit is measured again after each load, while the server is idle: the two
+    beside a load are its limit.
+    """
     wanted = Wanted(session.calibration.chain_steps)
     async with session.serving(server, WORK, wanted.question(0)) as running:
         talk = wanted.talk(running)
         await clients.closed(talk, _CORES, 2.0, honour=True)  # warm-up: every worker has predicted
         await running.quiet()
+        before = after = capacity
         for name, load in _loads(server, talk, session, capacity, number):
             sample = await _loaded(running, name, load, number)
-            share = {"of_limit_percent": 100 * sample.values["goodput"] / capacity}
+            if server.kind == "ours":
+                yield (limit := await limits.chains(session, number, _LIMIT_SECONDS))
+                before, after = after, limit.values["goodput"]
+            share = {"of_limit_percent": 100 * sample.values["goodput"] / mean((before, after))}
             yield replace(sample, values={**sample.values, **share})
 
 
