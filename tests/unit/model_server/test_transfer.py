@@ -123,16 +123,16 @@ def test_more_than_was_asked_for_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "budget", "says"),
+    ("known", "bounds", "says"),
     [
-        pytest.param(True, Budget(99, 60), "larger than 99 bytes", id="too large, as told"),
-        pytest.param(False, Budget(99, 60), "larger than 99 bytes", id="too large, as it turns out"),
-        pytest.param(True, Budget(2**40, -1), "did not arrive within", id="too late"),
+        pytest.param(True, (99, 60), "larger than 99 bytes", id="too large, as told"),
+        pytest.param(False, (99, 60), "larger than 99 bytes", id="too large, as it turns out"),
+        pytest.param(True, (2**40, -1), "did not arrive within", id="too late"),
     ],
 )
-def test_a_model_has_bounds_in_size_and_time(tmp_path: Path, known: bool, budget: Budget, says: str) -> None:
+def test_a_model_has_bounds_in_size_and_time(tmp_path: Path, known: bool, bounds: tuple[int, float], says: str) -> None:
     with pytest.raises(LoadFailure, match=says):
-        transfer(tmp_path, Made(content(100), known=known, ranges=known), budget=budget)
+        transfer(tmp_path, Made(content(100), known=known, ranges=known), budget=Budget(*bounds))
 
 
 def test_the_bound_counts_all_files_together(tmp_path: Path) -> None:
