@@ -204,5 +204,10 @@ def run(settings: Settings, born: float) -> None:
     async def main() -> None:
         await Process(settings, born).serve()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    finally:
+        # The loop has gone, and its handlers with it: one more signal must not turn a clean end into a killed one.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
