@@ -24,6 +24,7 @@ from model_server.decide.service_time import ServiceTime
 from model_server.errors import Code, Problem
 from model_server.executor import Executor, Outcome
 from model_server.models.tensors import Tensors
+from model_server.promises import Promises
 from model_server.queues import Done, Item, Priority, Queues, Ticket
 from model_server.telemetry import Telemetry
 
@@ -67,7 +68,7 @@ class Dispatcher:
         """Parts of batches that failed, to be run before anything else."""
         self._gathering: asyncio.TimerHandle | None = None
         self._standing = standing.CALM
-        self._promised = 0.0
+        self._promises = Promises()
         self._service = ServiceTime()
         telemetry.watch(lambda: self.in_flight, lambda: self.queue_depth)
 
@@ -344,7 +345,8 @@ class Dispatcher:
         self._end(ticket, self._come_back(text, self._load(ticket.priority, now), now))
 
     def _come_back(self, text: str, load: Load, now: float) -> Problem:
-        seconds, self._promised = admission.retry_after(load, self._promised, now, self._service)
+        seconds = admission.retry_after(load, self._promises.pending(now), self._service)
+        self._promises.add(now + seconds)
         return Problem(Code.QUEUE_FULL, text, retry_after_ms=max(1, round(1000 * seconds)))
 
 

@@ -12,7 +12,8 @@ from model_server.decide.service_time import ServiceTime
 
 _UNMEASURED_SECONDS: Final = 1.0
 """Service time told to those refused before the first prediction was measured."""
-_LONGEST_RETRY_SECONDS: Final = 60.0
+_LONGEST_RETRY_SECONDS: Final = 10.0
+"""More is only told when the queue itself takes longer: many of those who were told a time never come back."""
 
 
 class Refusal(StrEnum):
@@ -76,22 +77,21 @@ def expected_wait(load: Load, rows: int, service: ServiceTime) -> tuple[float, f
     return ends[batches % len(ends)] + (batches // len(ends)) * each, own
 
 
-def retry_after(load: Load, promised: float, now: float, service: ServiceTime) -> tuple[float, float]:
-    """(seconds until a refused client should come back, the promise to remember).
+def retry_after(load: Load, promises: int, service: ServiceTime) -> float:
+    """Seconds until a refused client should come back.
 
-    Everything queued has to run first. Those refused before were told their time too: each is told one service
-    later than the one before, so that they come back one by one and not all at once to be refused together.
+    Everything queued has to run first. `promises` others were told a time that is still to come: each is told one
+    service later than the one before, so that they come back one by one and not all at once to be refused together.
     """
     slots = len(load.remaining)
     if not service.measured:
-        return _UNMEASURED_SECONDS * math.ceil((load.waiting + slots) / slots), promised
+        return _UNMEASURED_SECONDS * math.ceil((load.waiting + slots) / slots)
     batch = max(1, min(load.max_rows, load.rows_ahead) if load.max_rows > 1 else _each(load))
     batches = load.rows_ahead / batch
     each = service.expect(batch) / slots
-    drained = now + sum(load.remaining) / slots + batches * each
+    drained = sum(load.remaining) / slots + batches * each
     per_request = each * batches / load.ahead if load.ahead else each
-    at = min(max(drained, promised + per_request), now + _LONGEST_RETRY_SECONDS)
-    return at - now, at
+    return max(drained, min(drained + promises * per_request, _LONGEST_RETRY_SECONDS))
 
 
 def _each(load: Load) -> int:
