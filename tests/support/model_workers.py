@@ -39,7 +39,7 @@ class Model:
     '''Does what its input `do` says, and answers its process and its other inputs.'''
 
     def load(self, path):
-        self.weights = np.ones(1 << 16)
+        self.weights = np.random.random(1 << 16)
         self.kept = []
 
     def predict(self, inputs):

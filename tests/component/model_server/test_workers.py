@@ -246,6 +246,9 @@ async def test_when_the_front_is_killed_nothing_stays(model: Path) -> None:
 
 async def test_what_a_model_prints_is_in_the_log_once_also_when_it_dies(model: Path) -> None:
     front = [sys.executable, "-c", FRONT, str(model), "say", "say"]
-    ended = await asyncio.to_thread(subprocess.run, front, input=b"", capture_output=True, timeout=60, check=True)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    ended = await asyncio.to_thread(
+        subprocess.run, front, input=b"", env=buffered, capture_output=True, timeout=60, check=True
+    )
     assert ended.stdout.count(b"said while loading") == 1
     assert ended.stdout.count(b"said before the end") == 2
