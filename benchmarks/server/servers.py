@@ -159,7 +159,7 @@ SERVERS: Final[Mapping[str, Server]] = {
             "Ray Serve",
             "ray",
             _ALL,
-            lambda start: [str(venvs.python("ray")), _app("ray"), str(start.port), "/tmp/inflight-bench-ray"],  # noqa: S108
+            lambda start: [str(venvs.python("ray")), _app("ray"), str(start.port), str(start.directory.parent / "ray")],
             lambda work: dialects.raw("/predict") if work == "W4" else dialects.plain_json("/predict"),
             lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "BENCH_BOUND": "8"},
         ),
