@@ -41,7 +41,7 @@ def main() -> NoReturn:
     die_with_parent(front)
     faulthandler.enable()
     os.setsid()  # a Ctrl-C at the terminal is for the front, which ends its workers when it has drained
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the front's too; what a model starts doesn't inherit a function
     _write_lines_at_once()
     control = socket.socket(fileno=HANDED)
     order = wire.parsed(control.recv(PACKET_BYTES))

@@ -146,6 +146,16 @@ async def test_what_a_model_has_started_ends_with_its_worker(model: Path) -> Non
         await until(lambda: parent(child) == 0, 3)  # reaped: no zombie stays
 
 
+async def test_what_a_model_has_started_can_be_terminated_and_the_worker_cannot(model: Path) -> None:
+    async with running(model) as pool:
+        child = int(answered(await pool.predict("child"))["pid"][0])
+        worker = await pool.pid()
+        os.kill(worker, signal.SIGTERM)
+        os.kill(child, signal.SIGTERM)
+        await until(lambda: not alive(child))
+        assert await pool.pid() == worker
+
+
 async def test_the_memory_of_a_large_request_is_given_back(model: Path) -> None:
     async with running(model) as pool:
         before = memory_files()
