@@ -70,6 +70,7 @@ bench-control: venv ## control-plane numbers on the cluster that is up; results 
 	$(BIN)/python -m benchmarks.control
 
 bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,mlserver ROUNDS=5
+	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	$(BIN)/python -m benchmarks.server $(if $(ONLY),--only $(ONLY)) $(if $(SERVERS),--servers $(SERVERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lock: venv ## resolve requirements/*.in anew
