@@ -13,13 +13,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from model_server import batching, logs
 from model_server.decide import admission, batch_plan, standing
 from model_server.decide.admission import Load, Refusal, Refused
-from model_server.decide.batch_plan import NO_BATCHING, Limits
+from model_server.decide.batch_plan import NO_BATCHING, Limits, Traffic
 from model_server.decide.service_time import ServiceTime
 from model_server.errors import Code, Problem
 from model_server.executor import Executor, Outcome
@@ -29,6 +30,8 @@ from model_server.queues import Done, Item, Priority, Queues, Ticket
 from model_server.telemetry import Telemetry
 
 _log = structlog.get_logger()
+
+_SMOOTHING: Final = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +70,8 @@ class Dispatcher:
         self._retries: deque[list[Item]] = deque()
         """Parts of batches that failed, to be run before anything else."""
         self._gathering: asyncio.TimerHandle | None = None
+        self._crowd = 0.0
+        """Requests in flight when a batch starts, smoothed."""
         self._standing = standing.CALM
         self._promises = Promises()
         self._service = ServiceTime()
@@ -120,7 +125,9 @@ class Dispatcher:
         """
         limits, now = self._limits, self._loop.time()
         rows = batching.rows_of(inputs) if limits.max_rows > 1 else 0
-        at_once = now < deadline and self._idle and not limits.max_delay and rows <= limits.max_rows
+        # The short way, for what would run at once and alone: nothing to queue, nothing to decide.
+        alone = not rows or (rows <= limits.max_rows and not limits.max_delay and self._crowd < 2 * self._slots)
+        at_once = alone and self._idle and now < deadline
         if not at_once:
             self.check(deadline, priority, max(1, rows))
         ticket = Ticket(next(self._numbers), now, deadline, priority, done)
@@ -161,7 +168,7 @@ class Dispatcher:
             self._waiting.move(ticket, priority)
 
     def _start(self, ticket: Ticket, inputs: Tensors, rows: int) -> None:
-        """The short way for what can run at once, alone: nothing is queued, nothing to decide."""
+        """Run it now."""
         self._telemetry.queue_wait.observe(0.0)
         self._standing = standing.CALM
         signature = batching.signature_of(inputs) if rows else None
@@ -190,7 +197,8 @@ class Dispatcher:
                     self._run_logged(items)
                 continue
             now = self._loop.time()
-            plan = batch_plan.plan(self._waiting.in_turn(), now, self._limits, self._service, not self._running)
+            traffic = Traffic(probe=not self._running, share=self._crowd / self._slots)
+            plan = batch_plan.plan(self._waiting.in_turn(), now, self._limits, self._service, traffic)
             for item in plan.expired:
                 self._expire(item.ticket)
             for item in plan.hopeless:
@@ -230,6 +238,7 @@ class Dispatcher:
             rows, inputs = items[0].rows, items[0].inputs
         else:
             rows, inputs = sum([item.rows for item in items]), batching.joined([item.inputs for item in items])
+        self._crowd += _SMOOTHING * (len(self._open) - self._crowd)
         batch = _Batch(items, rows, self._loop.time())
         self._running.add(batch)
         started = time.monotonic()

@@ -39,10 +39,28 @@ class Limits:
     max_rows: int = 1
     """1: no batching."""
     max_delay: float = 0.0
-    """Seconds that a free slot waits for more rows; 0: what waits is run at once, and gathers while all are busy."""
+    """Seconds that a free slot waits for more rows; 0: no longer than pays, by what was measured."""
 
 
 NO_BATCHING: Final = Limits()
+
+_LINGER_SHARE: Final = 0.25
+"""Of a prediction's fixed cost that a free slot may wait for requests that are about to come."""
+_CROWD: Final = 0.9
+"""Share of the requests that a slot may expect with which it waits for no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What else is known when a slot is free."""
+
+    probe: bool = False
+    """Nothing runs, so the first is run whatever was measured: only so is it found that the model is quicker now."""
+    share: float = 0.0
+    """Requests that this slot may expect: those in flight lately, divided among the slots."""
+
+
+ALONE: Final = Traffic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +76,42 @@ class Plan(Generic[W]):
     """When to ask again, if nothing runs now only because more rows may come."""
 
 
-def plan(queue: Iterable[W], now: float, limits: Limits, service: ServiceTime, probe: bool = False) -> Plan[W]:
-    """`queue` in the order in which it is to be served.
-
-    `probe`: nothing runs, so the first is run whatever was measured. Only so is it found that the model is quicker now.
-    """
+def plan(queue: Iterable[W], now: float, limits: Limits, service: ServiceTime, traffic: Traffic = ALONE) -> Plan[W]:
+    """`queue` in the order in which it is to be served."""
     run: list[W] = []
     expired: list[W] = []
     hopeless: list[W] = []
     rows = 0
     tightest = float("inf")
     for item in queue:
+        grown, soonest = rows + item.rows, min(tightest, item.deadline)
         if item.deadline <= now:
             expired.append(item)
-        elif item.deadline - now < service.at_most(item.rows) and (run or not probe):
+        elif item.deadline - now < service.at_most(item.rows) and (run or not traffic.probe):
             hopeless.append(item)
-        elif not run:
+        # A larger batch takes longer: not past the deadline of anybody in it.
+        elif not run or (
+            item.signature == run[0].signature and grown <= limits.max_rows and soonest - now >= service.at_most(grown)
+        ):
             run.append(item)
-            rows, tightest = item.rows, item.deadline
+            rows, tightest = grown, soonest
             if item.signature is None or rows >= limits.max_rows:
                 break
-        elif item.signature == run[0].signature and rows + item.rows <= limits.max_rows:
-            # A larger batch takes longer: not past the deadline of anybody in it.
-            if min(tightest, item.deadline) - now < service.at_most(rows + item.rows):
-                break
-            run.append(item)
-            rows, tightest = rows + item.rows, min(tightest, item.deadline)
-            if rows >= limits.max_rows:
-                break
-    if run and (until := _gathering_until(run[0], rows, tightest, limits, service)) > now:
-        return Plan((), tuple(expired), tuple(hopeless), until)
+    if run and run[0].signature is not None and rows < limits.max_rows:
+        delay = limits.max_delay or _lingering(len(run), traffic, service)
+        until = min(run[0].arrived + delay, tightest - service.at_most(limits.max_rows))
+        if until > now:
+            return Plan((), tuple(expired), tuple(hopeless), until)
     return Plan(tuple(run), tuple(expired), tuple(hopeless))
 
 
-def _gathering_until(head: Waiting, rows: int, tightest: float, limits: Limits, service: ServiceTime) -> float:
-    """Until when to wait for more rows: as long as the oldest may be kept, and everybody is still in time."""
-    if limits.max_delay <= 0 or head.signature is None or rows >= limits.max_rows:
+def _lingering(waiting: int, traffic: Traffic, service: ServiceTime) -> float:
+    """Seconds that the oldest may wait for company, where nobody has said how long.
+
+    When a batch ends, its clients ask again within a millisecond. A slot that took the first of them alone would be
+    busy with one row for nearly as long as with all of them. So it waits while fewer are there than lately came at
+    once, for a quarter of what a prediction costs whatever its size; a lone client is never kept waiting.
+    """
+    if waiting >= _CROWD * traffic.share:
         return 0.0
-    return min(head.arrived + limits.max_delay, tightest - service.at_most(limits.max_rows))
+    return _LINGER_SHARE * service.expect(0)

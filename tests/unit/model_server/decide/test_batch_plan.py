@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_server.decide.batch_plan import NO_BATCHING, Limits, plan
+from model_server.decide.batch_plan import NO_BATCHING, Limits, Traffic, plan
 from model_server.decide.service_time import ServiceTime
 
 NOW = 100.0
@@ -72,7 +72,7 @@ def test_the_dead_are_told_apart_from_the_hopeless() -> None:
 
 def test_with_nothing_running_the_first_is_run_whatever_was_measured() -> None:
     queue = [Queued("a", left=0.05), Queued("b", left=0.05)]
-    made = plan(queue, NOW, NO_BATCHING, service(10), probe=True)
+    made = plan(queue, NOW, NO_BATCHING, service(10), Traffic(probe=True))
     assert (names(made.run), names(made.hopeless)) == ("a", "")
 
 
@@ -96,6 +96,25 @@ def test_a_free_slot_gathers_for_as_long_as_was_asked(queue: list[Queued], again
     made = plan(queue, NOW, Limits(max_rows=4, max_delay=0.01), service(0.1))
     assert made.look_again == (again if again is None else pytest.approx(again))
     assert bool(made.run) is (again is None)
+
+
+@pytest.mark.parametrize(
+    ("queue", "share", "again"),
+    [
+        pytest.param("a", 0.5, None, id="a lone client is never kept waiting"),
+        pytest.param("a", 32, NOW + 0.025, id="the first of many that are about to come"),
+        pytest.param("abc" * 9 + "de", 32, None, id="nearly all of them are there"),
+    ],
+)
+def test_a_slot_lingers_for_those_that_lately_came_at_once(queue: str, share: float, again: float | None) -> None:
+    """A quarter of what a prediction costs whatever its size: 0.1 s here."""
+    made = plan([Queued(name) for name in queue], NOW, Limits(64), service(0.1, 0.001), Traffic(share=share))
+    assert made.look_again == (again if again is None else pytest.approx(again))
+
+
+def test_a_slot_does_not_linger_for_a_model_that_gains_nothing_by_it() -> None:
+    made = plan([Queued("a")], NOW, Limits(64), service(base=0.0, per_row=0.1), Traffic(share=32))
+    assert names(made.run) == "a"
 
 
 _QUEUES = st.lists(
