@@ -114,6 +114,8 @@ class Rig:
         tasks = [asyncio.create_task(client()) for _ in range(clients)]
         try:
             yield seen
+            enough = seen.total() + 2 * clients  # the last change is to be seen too, however quickly it came
+            await self.until(lambda: seen.total() >= enough)
         finally:
             for task in tasks:
                 task.cancel()
