@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from model_server.decide.batch_plan import Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import Code, Problem
 from model_server.executor import Done, Outcome
@@ -103,3 +104,43 @@ async def test_when_the_load_is_gone_those_who_were_refused_are_served_soon() ->
         group.create_task(lone.run(36))
         await asyncio.wait(clients)
     assert len(lone.answers) >= 10
+
+
+class BatchModel(Model):
+    """A prediction takes 11 ms and 0.04 ms a row."""
+
+    def submit(self, inputs: Tensors, done: Done) -> None:
+        """See Executor."""
+        self.made += 1
+        seconds = 0.011 + 0.00004 * len(inputs["x"])
+        asyncio.get_running_loop().call_later(seconds, done, Outcome(inputs, None, seconds))
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("count", "per_second"),
+    [
+        pytest.param(1, 90, id="a lone client is answered as quickly as the model can"),
+        pytest.param(8, 450, id="a few"),
+        pytest.param(64, 3300, id="a crowd: a slot that took the first to come back would make 2,800"),
+    ],
+)
+async def test_batches_are_as_large_as_the_crowd_makes_them(count: int, per_second: int) -> None:
+    """The server needs 0.1 ms for each request, one after the other, so that a crowd is back within milliseconds."""
+    loop, seconds = asyncio.get_running_loop(), 5.0
+    dispatcher = Dispatcher(BatchModel(), 64, Telemetry(), Limits(64))
+    answers, free_at = 0, 0.0
+
+    async def client() -> None:
+        nonlocal answers, free_at
+        while loop.time() < seconds:
+            free_at = max(free_at, loop.time()) + 0.0001
+            await asyncio.sleep(free_at - loop.time())
+            answer: asyncio.Future[None] = loop.create_future()
+            row = {"x": np.zeros((1, 1))}
+            dispatcher.enter(row, loop.time() + TIMEOUT, Priority.NORMAL, lambda *_: answer.set_result(None))
+            await answer
+            answers += 1
+
+    await asyncio.gather(*(client() for _ in range(count)))
+    assert answers / seconds >= per_second
