@@ -16,7 +16,7 @@ BAD = {
         "pickle",
     ),
     "raises on load": (model("e2e/raises/1/model.py"), {"LoadFailed"}, "the weights file is corrupt"),
-    "dies on load": (model("e2e/dies/1/model.py"), {"Crashed"}, "exited with code 3"),
+    "dies on load": (model("e2e/dies/1/model.py"), {"LoadFailed"}, "ended (exit code 3)"),
 }
 
 
