@@ -57,13 +57,13 @@ async def test_a_thread_survives_whatever_a_model_raises(error: BaseException) -
 
 
 async def test_as_many_run_at_once_as_there_are_threads() -> None:
-    barrier, ended = threading.Barrier(3), asyncio.Semaphore(0)
+    barrier, ended = threading.Barrier(3), asyncio.Queue[Outcome]()
     threads = ThreadExecutor(lambda inputs: (barrier.wait(5), inputs)[1], 3)
     for _ in range(threads.slots):
-        threads.submit({}, lambda outcome: ended.release() if outcome.error is None else None)
-    async with asyncio.timeout(5):
-        for _ in range(threads.slots):
-            await ended.acquire()
+        threads.submit({}, ended.put_nowait)
+    async with asyncio.timeout(10):
+        outcomes = [await ended.get() for _ in range(threads.slots)]
+    assert [outcome.error for outcome in outcomes] == [None] * 3, "each would have waited in vain for the others"
     threads.stop()
 
 

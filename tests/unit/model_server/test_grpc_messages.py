@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from typing import Any
 
@@ -19,29 +18,11 @@ from model_server.lifecycle import Served
 from model_server.models.base import Metadata
 from model_server.models.tensors import DATATYPES, Array
 from model_serving import DIGEST, VERSION, spec
+from tensor_samples import sample
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tritonclient's messages were made for an older protobuf
     from tritonclient.grpc import service_pb2 as published
-
-SAMPLES: dict[str, list[Any]] = {
-    "BOOL": [True, False, True],
-    "FP16": [0.5, -2.0, math.inf],
-    "FP32": [0.1, -1e30, math.inf],
-    "FP64": [0.1, -1e300, -math.inf],
-    "BYTES": [b"", b"\x00\xff", "ä".encode()],
-} | {
-    name: [int(np.iinfo(dtype).min), 0, int(np.iinfo(dtype).max)]
-    for name, dtype in DATATYPES.items()
-    if dtype.kind in "iu"
-}
-
-
-def sample(datatype: str) -> Array:
-    array = np.empty(3, DATATYPES[datatype])
-    array[:] = SAMPLES[datatype]
-    return array.reshape(3, 1)
-
 
 OURS = sorted(name for name in vars(messages) if name.endswith(("Request", "Response", "Parameter", "Contents")))
 

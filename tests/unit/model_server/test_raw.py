@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 import pytest
 
 from model_server.errors import Code, Problem
 from model_server.models.tensors import DATATYPES, Array
 from model_server.rest import raw as tensors
-
-SAMPLES: dict[str, list[Any]] = {
-    "BOOL": [True, False, True],
-    "FP16": [0.5, -2.0, math.inf],
-    "FP32": [0.1, -1e30, math.inf],
-    "FP64": [0.1, -1e300, -math.inf],
-    "BYTES": [b"", b"\x00\xff", "ä".encode()],
-} | {
-    name: [int(np.iinfo(dtype).min), 0, int(np.iinfo(dtype).max)]
-    for name, dtype in DATATYPES.items()
-    if dtype.kind in "iu"
-}
-
-
-def sample(datatype: str) -> Array:
-    array = np.empty(3, DATATYPES[datatype])
-    array[:] = SAMPLES[datatype]
-    return array.reshape(3, 1)
+from tensor_samples import sample
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
