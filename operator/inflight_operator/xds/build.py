@@ -43,6 +43,8 @@ TRIAL = "inflight-trial"
 RETRY_BODY_BYTES = 256 * 1024
 """How much of a body is kept for a retry. More than a connection's buffer limit: what has been read of a
 large body while connecting can then always be sent again."""
+RETRIES = 5
+RETRY_WAIT, MAX_RETRY_WAIT = milliseconds(1), milliseconds(25)
 STREAM_IDLE_SECONDS = 30
 """A request that moves no byte for this long is given up, unless its own timeout is longer."""
 
@@ -211,7 +213,11 @@ def _route_configuration_head(name: str) -> bytes:
 
 
 def _virtual_host_options() -> dict[str, Message]:
-    """Retry only what no server can have begun to work on, and on another pod."""
+    """Retry only what no server can have begun to work on, and on another pod.
+
+    A dead pod is ejected by its first failed connection, but a few hundred microseconds later than the first
+    retry: the last ones wait for it.
+    """
     previous = route_components_pb2.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts",
         typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
@@ -219,13 +225,13 @@ def _virtual_host_options() -> dict[str, Message]:
     return {
         "retry_policy": route_components_pb2.RetryPolicy(
             retry_on="connect-failure,refused-stream,reset-before-request",
-            num_retries=UInt32Value(value=2),
+            num_retries=UInt32Value(value=RETRIES),
             retry_host_predicate=[previous],
             host_selection_retry_max_attempts=3,
             # At once: while no request is under way nothing slows the client down, and a large body would
             # outgrow what is kept for a retry.
             retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
-                base_interval=milliseconds(1), max_interval=milliseconds(10)
+                base_interval=RETRY_WAIT, max_interval=MAX_RETRY_WAIT
             ),
         ),
         "request_body_buffer_limit": UInt64Value(value=RETRY_BODY_BYTES),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.v3 import percent_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value
@@ -24,6 +25,8 @@ CONNECT_TIMEOUT_MILLISECONDS = 500
 UPSTREAM_IDLE_SECONDS = 4
 """Less than the keep-alive of common servers (uvicorn and node: 5 s), so that the router closes first and
 never sends a request into a connection that the server is closing."""
+EJECTION_SECONDS = 1
+MAX_EJECTION_SECONDS = 10
 _GRPC = "/grpc"
 BREAKER_FLOOR = 1024
 BREAKER_HEADROOM = 4
@@ -80,6 +83,8 @@ def cluster(name: str, backend: Backend) -> Resource:
             load_balancing_policy=cluster_pb2.LoadBalancingPolicy(
                 policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=_LEAST_REQUEST)]
             ),
+            common_lb_config=_ALL_WHEN_NONE_IS_LEFT,
+            outlier_detection=_EJECT_DEAD_ENDPOINTS,
             circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
                 thresholds=[
                     circuit_breaker_pb2.CircuitBreakers.Thresholds(
@@ -113,6 +118,24 @@ _LEAST_REQUEST = extension_pb2.TypedExtensionConfig(
     name="envoy.load_balancing_policies.least_request",
     typed_config=packed(least_request_pb2.LeastRequest(selection_method=least_request_pb2.LeastRequest.FULL_SCAN)),
 )
+# An endpoint that can't be reached holds no request, so it is the least busy one: every request would try it,
+# and be sent to it again. After the first failed connection it is left out, a little longer each time.
+_EJECT_DEAD_ENDPOINTS = outlier_detection_pb2.OutlierDetection(
+    split_external_local_origin_errors=True,
+    consecutive_local_origin_failure=UInt32Value(value=1),
+    enforcing_consecutive_local_origin_failure=UInt32Value(value=100),
+    enforcing_local_origin_success_rate=UInt32Value(value=0),
+    # What a server answers is its own affair: a 503 of a full one is no sign of death.
+    enforcing_consecutive_5xx=UInt32Value(value=0),
+    enforcing_consecutive_gateway_failure=UInt32Value(value=0),
+    enforcing_success_rate=UInt32Value(value=0),
+    interval=Duration(seconds=1),
+    base_ejection_time=Duration(seconds=EJECTION_SECONDS),
+    max_ejection_time=Duration(seconds=MAX_EJECTION_SECONDS),
+    max_ejection_percent=UInt32Value(value=100),
+)
+# Only with no endpoint left are the ejected ones tried: the default does so when half of them are.
+_ALL_WHEN_NONE_IS_LEFT = cluster_pb2.Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=1))
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _HTTP_1 = packed(
     http_protocol_options_pb2.HttpProtocolOptions(

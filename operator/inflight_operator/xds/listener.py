@@ -37,7 +37,7 @@ MAX_CONCURRENT_STREAMS = 100
 
 @dataclass(frozen=True)
 class Answer:
-    """What the router says when one of Envoy's `flags` is set, or else for this `status`."""
+    """What the router says when one of Envoy's `flags` is set, or else for its status `of` (that same `status`)."""
 
     status: int
     code: str
@@ -45,6 +45,7 @@ class Answer:
     detail: str
     flags: tuple[str, ...] = ()
     retry_after_seconds: int | None = None
+    of: int | None = None
 
 
 # The first that fits is sent. Retry-After is given where the request can't have been executed.
@@ -57,6 +58,8 @@ ANSWERS = (
     Answer(504, "deadline", "Gateway Timeout", "No answer within the model's timeout.", ("UT", "DT", "UMSDR")),
     Answer(404, "not_found", "Not Found", "There is nothing here.", ("NR",)),
     Answer(503, "no_ready_endpoint", "Service Unavailable", "No replica is ready.", (), 1),
+    # More of a large body came between two tries than is kept for another one.
+    Answer(503, "connection_failed", "Service Unavailable", "No replica could be reached.", (), 1, of=507),
     Answer(504, "deadline", "Gateway Timeout", "No answer within the model's timeout."),
     Answer(408, "request_timeout", "Request Timeout", "The request did not arrive in time."),
     Answer(413, "too_large", "Content Too Large", "The request is too large."),
@@ -147,7 +150,7 @@ def _mapper(answer: Answer) -> hcm_pb2.ResponseMapper:
     if answer.flags:
         when = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=answer.flags))
     else:
-        when = accesslog_pb2.AccessLogFilter(status_code_filter=_status(answer.status, "EQ"))
+        when = accesslog_pb2.AccessLogFilter(status_code_filter=_status(answer.of or answer.status, "EQ"))
     after = answer.retry_after_seconds
     hints = {} if after is None else {"retry-after": after, "x-inflight-retry-after-ms": after * 1000}
     return hcm_pb2.ResponseMapper(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
@@ -102,11 +103,55 @@ async def test_a_dead_endpoint_among_live_ones_costs_no_request(rig: Rig) -> Non
     await rig.start(route_spec(backend(ports=[dead, *(pod.port for pod in pods)])))
     router = await rig.router()
     answers = [await rig.ask() for _ in range(100)]
-    answers += [await rig.ask(method="POST", data=BytesIO(bytes(8_000_000))) for _ in range(20)]
+    answers += [await rig.ask(method="POST", data=BytesIO(bytes(200_000))) for _ in range(20)]
     assert {answer.status for answer in answers} == {200}
-    assert {answer.body["bytes"] for answer in answers} == {0, 8_000_000}
+    assert {answer.body["bytes"] for answer in answers} == {0, 200_000}
     retries = await router.stats(r"digits-stable-aaaa1111\.upstream_rq_retry$")
     assert sum(retries.values()) > 0  # it was tried, and another one after it
+
+
+async def test_a_dead_endpoint_draws_no_requests_from_busy_ones(rig: Rig) -> None:
+    """It is always the least busy one: without its ejection every request would try it, and try it again."""
+    pods = [await rig.pod(name, delay=0.05) for name in "ab"]
+    await rig.start(route_spec(backend(ports=[free_port(), *(pod.port for pod in pods)])))
+    router = await rig.router()
+    statuses: Counter[int] = Counter()
+
+    async def client() -> None:
+        for _ in range(25):
+            statuses[(await rig.ask()).status] += 1
+
+    await asyncio.gather(*(client() for _ in range(8)))
+    assert statuses == {200: 200}
+    stats = await router.stats(r"digits-stable-aaaa1111\.(upstream_cx_connect_fail|.*ejections_enforced_total)$")
+    failed, ejected = (stats[name] for name in sorted(stats, key=lambda name: "ejections" in name))
+    assert ejected == 1
+    assert failed < 50  # not one or more for each request
+
+
+async def test_a_body_too_large_for_another_try_says_when_to_come_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy says 507 for it. With long waits between tries, so that more of it always comes meanwhile."""
+    monkeypatch.setattr(build, "RETRY_WAIT", wire.milliseconds(1000))
+    monkeypatch.setattr(build, "MAX_RETRY_WAIT", wire.milliseconds(1000))
+    await rig.start(route_spec(backend(ports=[free_port()])))
+    router = await rig.router()
+    answers = [await rig.ask(method="POST", data=BytesIO(bytes(8_000_000))) for _ in range(5)]
+    assert all(is_problem(answer, 503, "connection_failed", "1") for answer in answers)
+    assert sum((await router.stats("retry_or_shadow_abandoned$")).values()) > 0
+
+
+async def test_a_revision_whose_endpoints_are_all_dead_answers_again_when_one_is_back(rig: Rig) -> None:
+    """Ejected are at most those that others can replace: with none left, all are tried."""
+    port = free_port()
+    await rig.start(route_spec(backend(ports=[port, free_port()])))
+    await rig.router()
+    assert {(await rig.ask()).status for _ in range(10)} == {503}
+    await rig.pod(port=port)
+    began = time.monotonic()
+    while (await rig.ask()).status != 200:
+        assert time.monotonic() - began < 1.0
 
 
 def without_retries(spec: RouteSpec) -> Pieces:
