@@ -2,7 +2,8 @@
 
 Like Envoy 1.40: a new cluster is asked endpoints for and serves when they have come; a changed cluster waits
 for endpoints without asking, and its acknowledgement waits with it, until they come, are refused or are said to be
-unknown (which leaves a cluster that serves as it is); nothing of a refused response is taken.
+unknown (which leaves a cluster that serves as it is); nothing of a refused response is taken; the first answer about
+routes, even a refused one, makes all listeners ready that wait for routes.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class ModelRouter:
         if LISTENER in started:
             self._start(LISTENER, [])
         if ROUTES in started:
-            self._start(ROUTES, [MAIN, TRIAL])
+            self._start(ROUTES, [TRIAL, *self.versions[LISTENER]])
 
     def _start(self, type_url: str, names: list[str]) -> None:
         self._started.add(type_url)
@@ -88,6 +89,8 @@ class ModelRouter:
         messages = {r.name: MESSAGES[response.type_url].FromString(r.resource.value) for r in response.resources}
         words = [words for message in messages.values() if (words := self.refuses(message))]
         if words:
+            if response.type_url == ROUTES and MAIN in self.versions[LISTENER]:
+                assert MAIN in self.versions[ROUTES], "it listens now, without routes"
             answer.error_detail.message = words[0]
             self.outbox.append(answer)
             self._go_on()
@@ -104,8 +107,8 @@ class ModelRouter:
             if MAIN in messages and response.type_url == ROUTES:
                 self._take_routes(messages[MAIN])
             self.outbox.append(answer)
-            if response.type_url == LISTENER and ROUTES not in self._started:
-                self._start(ROUTES, [MAIN, TRIAL])
+            if response.type_url == LISTENER and messages:
+                self.outbox.append(Request(type_url=ROUTES, resource_names_subscribe=list(messages)))
 
     def _take_clusters(self, versions: dict[str, str], removed: list[str], answer: Request) -> None:
         known = self.versions[CLUSTER]
@@ -135,6 +138,7 @@ class ModelRouter:
         """The first answer about clusters, even a refused one, lets the start go on to listeners."""
         if LISTENER not in self._started:
             self._start(LISTENER, [])
+            self._start(ROUTES, [TRIAL])
 
     def _take_endpoints(self, versions: dict[str, str], unknown: list[str], answer: Request) -> None:
         self.versions[ENDPOINTS].update(versions)

@@ -38,7 +38,8 @@ Key = tuple[str, str]
 MAIN = "inflight"
 """The route configuration that serves."""
 TRIAL = "inflight-trial"
-"""The route configuration that no connection reaches: changed routes are tried on it before they are merged."""
+"""The route configuration that no connection reaches: changed routes are tried on it before they are merged. Its
+listener is in the chart's bootstrap.yaml, so that the router asks for it before it has heard of any that serves."""
 
 RETRY_BODY_BYTES = 256 * 1024
 """How much of a body is kept for a retry. More than a connection's buffer limit: what has been read of a

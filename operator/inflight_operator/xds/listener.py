@@ -22,7 +22,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from .build import MAIN, STREAM_IDLE_SECONDS, TRIAL
+from .build import MAIN, STREAM_IDLE_SECONDS
 from .wire import LISTENER, Resource, ads, packed, resource, socket_address
 
 PORT = 8080
@@ -69,25 +69,22 @@ ANSWERS = (
 
 
 def listeners(port: int = PORT) -> list[Resource]:
-    """The listener that serves, and the one that no connection reaches, where changed routes are tried."""
-    return [_listener(MAIN, port, serving=True), _listener(TRIAL, port, serving=False)]
-
-
-def _listener(name: str, port: int, *, serving: bool) -> Resource:
+    """The listener that serves. The one on which changed routes are tried is in the chart's bootstrap.yaml."""
     manager = listener_components_pb2.Filter(
-        name="envoy.filters.network.http_connection_manager", typed_config=packed(connection_manager(name))
+        name="envoy.filters.network.http_connection_manager", typed_config=packed(connection_manager(MAIN))
     )
-    return resource(
-        LISTENER,
-        name,
-        listener_pb2.Listener(
-            name=name,
-            address=socket_address("0.0.0.0" if serving else "127.0.0.1", port),  # noqa: S104
-            bind_to_port=BoolValue(value=serving),
-            filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
-            per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
-        ),
-    )
+    return [
+        resource(
+            LISTENER,
+            MAIN,
+            listener_pb2.Listener(
+                name=MAIN,
+                address=socket_address("0.0.0.0", port),  # noqa: S104
+                filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
+                per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
+            ),
+        )
+    ]
 
 
 def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:

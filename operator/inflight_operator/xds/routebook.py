@@ -4,6 +4,9 @@ Pure. Changed routes go to TRIAL first, which no connection reaches. Only what t
 is merged into MAIN, so that a bad ModelDeployment is found without touching the others: when the router
 refuses a trial of several, halves of it are tried until one is left. A router whose routes aren't known (it has
 just come, or the operator has) gets MAIN only when all are decided: it never loses routes on the way.
+
+Envoy takes any refused route configuration for the first answer to all it waits for, and would listen without
+routes: so it is told of the listener that wants MAIN only when all are `decided`, and is sent MAIN next.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class RouteBook:
 
     def __init__(self, world: World, verdicts: Verdicts) -> None:
         self.accepted: Mapping[Key, Routes] | None = None
+        self.decided = False
+        """Whether MAIN can be sent: what the router serves is known, or all that it is to serve has been tried."""
         self._world = world
         self._wanted: Mapping[Key, Routes] = world.routes
         self._verdicts = verdicts
@@ -85,9 +90,10 @@ class RouteBook:
         something that a ModelDeployment needs has been refused."""
         self._merge(ready)
         undecided = {key for key in self._unmerged if not hopeless(key)}
+        self.decided = self.decided or self.accepted is not None or not undecided
         return [
             (self._world.joined(flight.name, flight.version, flight.routes), flight)
-            for flight in (self._trial(undecided), self._merged(undecided))
+            for flight in (self._trial(undecided), self._merged())
             if flight
         ]
 
@@ -150,6 +156,8 @@ class RouteBook:
     def _trial(self, undecided: set[Key]) -> Flight | None:
         if TRIAL not in self._subscribed or self._flying(TRIAL):
             return None
+        if self._tried is not None and self.decided and self.accepted is None:
+            return None  # the first MAIN comes before any refusal
         untried = {
             key: routes
             for key in undecided
@@ -165,9 +173,8 @@ class RouteBook:
         trial = {key: untried[key] for key in keys}
         return Flight(TRIAL, routes_version(trial), trial)
 
-    def _merged(self, undecided: set[Key]) -> Flight | None:
-        waits = self.accepted is None and undecided
-        if MAIN not in self._subscribed or self._flying(MAIN) or not self._main_changed or waits:
+    def _merged(self) -> Flight | None:
+        if MAIN not in self._subscribed or self._flying(MAIN) or not self._main_changed or not self.decided:
             return None
         self._main_changed = False
         version = routes_version(self._main)

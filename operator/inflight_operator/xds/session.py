@@ -3,7 +3,8 @@
 Pure: messages in, bytes out; `ads` does the waiting and sending. The order that keeps traffic whole:
 
     clusters and their endpoints first; routes only to clusters whose endpoints the router has accepted;
-    a cluster is taken away only when no accepted route leads to it any more.
+    a cluster is taken away only when no accepted route leads to it any more;
+    the listener only when its routes are decided (see `routebook`).
 """
 
 from __future__ import annotations
@@ -61,21 +62,28 @@ class Session:
 
     def responses(self) -> Iterator[bytes]:
         """What can be sent now, in order."""
-        for type_url, subscription in self._subscriptions.items():
-            batch = subscription.next(
-                self._world.resources[type_url],
-                partial(self._verdicts.usable, type_url),
-                self._needed_clusters if type_url == CLUSTER else list,
-            )
-            if batch is not None and type_url == CLUSTER:
-                # Envoy warms a changed cluster anew: it waits for endpoints, but doesn't ask, since it has them.
-                self._subscriptions[ENDPOINTS].resend([resource.name for resource in batch.resources])
-            if batch is not None:
-                yield response(type_url, self._nonce(type_url), batch.resources, batch.removed)
+        yield from self._resources(CLUSTER)
+        yield from self._resources(ENDPOINTS)
         for resource, flight in self._book.next(self._ready, self._hopeless):
             nonce = self._nonce(ROUTES)
             self._book.sent(nonce, flight)
             yield response(ROUTES, nonce, [resource])
+        if self._book.decided:
+            yield from self._resources(LISTENER)
+
+    def _resources(self, type_url: str) -> Iterator[bytes]:
+        subscription = self._subscriptions[type_url]
+        batch = subscription.next(
+            self._world.resources[type_url],
+            partial(self._verdicts.usable, type_url),
+            self._needed_clusters if type_url == CLUSTER else list,
+        )
+        if batch is None:
+            return
+        if type_url == CLUSTER:
+            # Envoy warms a changed cluster anew: it waits for endpoints, but doesn't ask, since it has them.
+            self._subscriptions[ENDPOINTS].resend([resource.name for resource in batch.resources])
+        yield response(type_url, self._nonce(type_url), batch.resources, batch.removed)
 
     def has(self, key: Key) -> bool:
         """Whether the router has accepted all that is wanted for this ModelDeployment (or its absence)."""

@@ -223,6 +223,17 @@ async def test_bad_ones_are_found_among_many_and_never_merged(rig: Rig, count: i
     assert reloads == {"http.inflight.rds.inflight.config_reload": 1}  # merged once, when all was known
 
 
+async def test_a_router_is_ready_only_with_its_routes(rig: Rig) -> None:
+    """Envoy takes the refusal of a trial for the first answer about all routes, and would listen without them."""
+    pod = await rig.pod()
+    specs = [route_spec(backend(ports=[pod.port], model=f"m{i}"), name=f"m{i}") for i in range(120)]
+    specs[7] = route_spec(backend(ports=[pod.port], model="m7", revision="broken"), name="m7")
+    await rig.start(*specs, pieces=lambda spec: broken(spec, with_bad_route))
+    await rig.router()
+    assert [(await rig.ask(host=f"m{i}.demo")).status for i in (0, 8, 119)] == [200, 200, 200]
+    assert (await rig.programmed(("demo", "m7"))).rejected
+
+
 async def test_a_new_operator_finds_the_bad_one_again_without_harm(rig: Rig) -> None:
     """It doesn't know what its router serves; it must not take anyone's routes away while it looks."""
     pod = await rig.pod()

@@ -15,7 +15,7 @@ from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import MAIN, Key
 from inflight_operator.xds.model import Programmed, RouteSpec
 from inflight_operator.xds.plane import ControlPlane
-from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, ROUTES
+from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from model_router import ModelRouter
 from route_specs import backend, route_spec
 
@@ -88,6 +88,44 @@ def test_the_callback_comes_once_per_wish_and_for_whoever_asked_too_early() -> N
     assert not rig.plane.programmed(KEY).acknowledged  # asked while the second is not there yet
     rig.talk()
     assert rig.announced == [KEY]
+
+
+def refuses_long_timeouts(message: Message) -> str | None:
+    if isinstance(message, route_pb2.RouteConfiguration):
+        routes = [route for host in message.virtual_hosts for route in host.routes]
+        return "too long" if any(route.route.timeout.ToMilliseconds() == 9999 for route in routes) else None
+    return None
+
+
+def test_a_router_listens_only_once_its_routes_are_decided() -> None:
+    """The model asserts it: a refused trial would make a listener ready whose routes haven't come."""
+    bad = route_spec(backend(model="bad", timeout=9999), name="bad")
+    rig = Rig(SPEC, bad, route_spec(backend(model="other"), name="other"))
+    router = rig.connect("first", ModelRouter(refuses_long_timeouts))
+    rig.talk()
+    steps = [(url, names) for url, names, _ in router.received if url in (LISTENER, ROUTES)]
+    listened = steps.index((LISTENER, (MAIN,)))
+    assert [url for url, _ in steps[:listened]] == [ROUTES] * listened  # the bad one has been found by now
+    assert steps[listened + 1] == (ROUTES, (MAIN,))
+    assert rig.plane.programmed(("demo", "bad")).rejected == "the router refuses its routes: too long"
+
+
+def test_what_comes_between_the_listener_and_its_routes_is_tried_after_them() -> None:
+    rig = Rig(SPEC)
+    router = rig.connect("first", ModelRouter(refuses_long_timeouts))
+    _, stream = rig.routers["first"]
+    for _turn in range(20):
+        if (LISTENER, (MAIN,)) in [step[:2] for step in router.received]:
+            break
+        while router.outbox:
+            rig.plane.received(stream, router.outbox.popleft())
+        for response in rig.responses("first"):
+            router.receive(response)
+    assert router.received[-1][:2] == (LISTENER, (MAIN,))
+    rig.plane.set(("demo", "bad"), route_spec(backend(model="bad", timeout=9999), name="bad"))
+    rig.talk()
+    assert rig.plane.programmed(KEY) == Programmed(acknowledged=True)
+    assert rig.plane.programmed(("demo", "bad")).rejected == "the router refuses its routes: too long"
 
 
 def test_an_unchanged_wish_sends_nothing() -> None:
