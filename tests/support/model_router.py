@@ -54,11 +54,14 @@ class ModelRouter:
     main: dict[str, route_components_pb2.VirtualHost] = field(default_factory=dict)
     outbox: deque[Request] = field(default_factory=deque)
     received: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    _connected: int = 0
+    """How much it had received when this stream began."""
     _waiting: tuple[Request, set[str]] | None = None
     _started: set[str] = field(default_factory=set)
 
     def connect(self) -> None:
         """A new stream: says what it has."""
+        self._connected = len(self.received)
         self.outbox.clear()
         if self._waiting:  # clusters that were changed and never became warm stay as they were
             self._waiting = None
@@ -89,7 +92,8 @@ class ModelRouter:
         messages = {r.name: MESSAGES[response.type_url].FromString(r.resource.value) for r in response.resources}
         words = [words for message in messages.values() if (words := self.refuses(message))]
         if words:
-            if response.type_url == ROUTES and MAIN in self.versions[LISTENER]:
+            # An operator that died between the two leaves one to the next that can't help it: it knows nothing yet.
+            if response.type_url == ROUTES and any(url == LISTENER for url, *_ in self.received[self._connected :]):
                 assert MAIN in self.versions[ROUTES], "it listens now, without routes"
             answer.error_detail.message = words[0]
             self.outbox.append(answer)

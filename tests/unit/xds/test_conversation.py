@@ -10,15 +10,17 @@ import hypothesis.strategies as st
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inflight_operator.xds import build, clusters
+from inflight_operator.xds import build
 from inflight_operator.xds.ads import Stream
 from inflight_operator.xds.build import Key
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from inflight_operator.xds.plane import ControlPlane
+from inflight_operator.xds.wire import Resource
 from model_router import ModelRouter
 from route_specs import backend, route_spec
 
@@ -86,12 +88,18 @@ def specs(draw: st.DrawFn) -> RouteSpec:
 
 
 def is_bad(spec: RouteSpec) -> bool:
-    return any(
-        b.timeout_milliseconds == BAD_TIMEOUT
-        or clusters.breaker(b) == BAD_BREAKER
-        or any(endpoint.port == BAD_PORT for endpoint in b.endpoints)
-        for b in spec.backends
+    pieces = build.pieces(spec)  # both protocols' clusters: pods that share an address are one of the second's
+    made = [cluster_pb2.Cluster.FromString(body(resource)) for resource in pieces.clusters.values()]
+    return (
+        any(b.timeout_milliseconds == BAD_TIMEOUT for b in spec.backends)
+        or any(refuses(cluster) for cluster in made)
+        or any(endpoint.port == BAD_PORT for b in spec.backends for endpoint in b.endpoints)
     )
+
+
+def body(resource: Resource) -> bytes:
+    value: bytes = discovery_pb2.DeltaDiscoveryResponse.FromString(resource.wire).resources[0].resource.value
+    return value
 
 
 def host_of(spec: RouteSpec) -> route_components_pb2.VirtualHost:
