@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         # The requested model may be a file here only when it was named on the command line itself.
         read = settings.read(environ, local_files=options.model is not None)
-        _serve(read, born)
+        _serve(read, environ, born)
     except LoadFailure as failure:
         _leave_reason(failure, environ)
         sys.exit(1)
@@ -100,7 +100,7 @@ def _given(options: argparse.Namespace) -> Mapping[str, str]:
     return {settings.PREFIX + variable: value for variable, value in given.items() if value is not None}
 
 
-def _serve(read: settings.Settings, born: float) -> None:
+def _serve(read: settings.Settings, environ: Mapping[str, str], born: float) -> None:
     threads = str(cpus.threads_per_prediction(read.concurrency, cpus.available()))
     for variable in _THREAD_VARIABLES:  # before numpy is imported: its BLAS looks only then
         os.environ.setdefault(variable, threads)
@@ -110,7 +110,7 @@ def _serve(read: settings.Settings, born: float) -> None:
     # A prediction in pure Python holds the interpreter lock; the event loop, which refuses requests and answers
     # probes, should get it back sooner than after the usual 5 ms.
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
-    app.run(read, born)
+    app.run(read, environ, born)
 
 
 def _leave_reason(failure: LoadFailure, environ: Mapping[str, str]) -> None:

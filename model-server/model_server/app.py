@@ -15,7 +15,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +29,10 @@ from model_server.cache.caching import Caching
 from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
 from model_server.errors import LoadFailure, Reason
-from model_server.executor import Executor
+from model_server.executor import Executor, QuickExecutor
 from model_server.first_digest import differs
+from model_server.fronts import lead as fronts
+from model_server.fronts.lead import Fronts
 from model_server.lifecycle import Lifecycle, Served
 from model_server.models.base import batchable
 from model_server.rest import http_server
@@ -57,9 +59,13 @@ _PATIENCE_SECONDS = 10
 class Process:
     """One server process with its one model."""
 
-    def __init__(self, settings: Settings, born: float) -> None:
-        """`born` is when the process started, on time.monotonic's clock. Must be made on the running event loop."""
+    def __init__(self, settings: Settings, environ: Mapping[str, str], born: float) -> None:
+        """`environ`: the settings as variables. `born`: when the process started, on time.monotonic's clock.
+
+        Must be made on the running event loop.
+        """
         self._settings = settings
+        self._environ = environ
         self._born = born
         self._loop = asyncio.get_running_loop()
         self._telemetry = Telemetry()
@@ -68,18 +74,14 @@ class Process:
         self._files: Fetched | None = None
         self._grpc: GrpcServer | None = None
         timeout = settings.timeout_milliseconds / 1000
-        about = {
-            "inflight.model": settings.model.name,
-            "inflight.variant": settings.variant,
-            "inflight.revision": settings.revision,
-        }
         # The one exception to settings being the only reader of the environment: these are OpenTelemetry's variables.
-        self._tracing = tracing.start(self._telemetry, os.environ, about)
+        self._tracing = tracing.start(self._telemetry, os.environ, about(settings))
         self._inference = Inference(
             self._lifecycle, self._telemetry, timeout, settings.max_body_bytes, tracing=self._tracing
         )
-        front = Front(self._inference, self._management)
-        self._server = http_server.make(front, timeout)
+        self._front = Front(self._inference, lambda: management(self._lifecycle))
+        self._server = http_server.make(self._front, timeout)
+        self._fronts: Fronts | None = None
         self._stopping = asyncio.Event()
         self._impatient = False
         self._failure: LoadFailure | None = None
@@ -102,7 +104,7 @@ class Process:
                 raise self._failure
         finally:
             self._server.should_exit = True
-            await asyncio.gather(serving, self._stop_grpc())
+            await asyncio.gather(serving, self._stop_grpc(), self._stop_fronts())
             if self._executor is not None:
                 self._executor.stop()
             if self._lifecycle.served is not None and isinstance(self._lifecycle.served.dispatcher, Caching):
@@ -122,7 +124,7 @@ class Process:
         else:
             differing = asyncio.create_task(differs(self._settings.model, loading.result().fetched.digest))
             self._lifecycle.loaded(self._served(loading.result()))
-            _collect_garbage_rarely()
+            collect_garbage_rarely()
             seconds = time.monotonic() - self._born
             self._telemetry.cold_start.labels("ready").set(seconds)
             _log.info("ready", seconds=round(seconds, 3))
@@ -147,17 +149,36 @@ class Process:
         dispatcher = Dispatcher(started.executor, settings.max_queue, self._telemetry, limits, timeout)
         digest = started.fetched.digest
         queue = caching.over(dispatcher, settings, digest, self._telemetry)
+        if queue is dispatcher and limits.max_rows == 1:  # what one process gathers or keeps, another couldn't use
+            self._share_out(started, dispatcher)
         hangs = partial(dispatcher.hangs, timeout + _PATIENCE_SECONDS)
-        return Served(metadata, queue, digest, settings.revision or digest[:8], hangs)
+        return Served(metadata, queue, digest, version(settings, digest), hangs)
+
+    def _share_out(self, started: Started, dispatcher: Dispatcher) -> None:
+        """More processes may serve connections, should a quick model make it worth their while."""
+        limits = fronts.limits(self._settings)
+        if limits.most < 1 or not limits.busy or not isinstance(started.executor, QuickExecutor):
+            return
+        parts = fronts.Parts(
+            settings=self._settings,
+            environ=self._environ,
+            model=started.fetched.path,
+            digest=started.fetched.digest,
+            executor=started.executor,
+            dispatcher=dispatcher,
+            server=self._server,
+            front=self._front,
+            telemetry=self._telemetry,
+        )
+        self._fronts = Fronts(parts, limits)
+
+    async def _stop_fronts(self) -> None:
+        if self._fronts is not None:
+            await self._fronts.stop(0 if self._server.force_exit else self._inference.timeout_seconds + 2)
 
     async def _stop_grpc(self) -> None:
         if self._grpc is not None:
             await self._grpc.stop(0 if self._server.force_exit else self._inference.timeout_seconds + 1)
-
-    def _management(self) -> ASGIApp:
-        from model_server.rest import management  # noqa: PLC0415 - it imports FastAPI
-
-        return management.build(self._lifecycle)
 
     async def _drain(self) -> None:
         """Readiness is off already; keep answering until every router knows. Nothing to wait for if never ready."""
@@ -172,10 +193,33 @@ class Process:
             self._server.force_exit = True
         self._impatient = number == signal.SIGINT
         self._lifecycle.drain()
+        if self._fronts is not None:
+            self._fronts.drain()
         self._stopping.set()
 
 
-def _collect_garbage_rarely() -> None:
+def about(settings: Settings) -> dict[str, str]:
+    """What every span says."""
+    return {
+        "inflight.model": settings.model.name,
+        "inflight.variant": settings.variant,
+        "inflight.revision": settings.revision,
+    }
+
+
+def version(settings: Settings, digest: str) -> str:
+    """What clients may name as the model's version."""
+    return settings.revision or digest[:8]
+
+
+def management(lifecycle: Lifecycle) -> ASGIApp:
+    """The application for everything but predictions and probes."""
+    from model_server.rest import management as application  # noqa: PLC0415 - it imports FastAPI
+
+    return application.build(lifecycle)
+
+
+def collect_garbage_rarely() -> None:
     """What is there once the model is loaded stays, and requests leave no cycles behind.
 
     So collections need not look at the former, nor come every few requests: they are felt in the tail.
@@ -212,11 +256,11 @@ def _directory(given: Path | None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def run(settings: Settings, born: float) -> None:
+def run(settings: Settings, environ: Mapping[str, str], born: float) -> None:
     """Serve until a signal ends it. LoadFailure when the model can't be served."""
 
     async def main() -> None:
-        await Process(settings, born).serve()
+        await Process(settings, environ, born).serve()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

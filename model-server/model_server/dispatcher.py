@@ -101,6 +101,12 @@ class Dispatcher:
         begun = self._loop.time() - seconds
         return not self._free and all(batch.started < begun for batch in self._running)
 
+    def resize(self, slots: int, max_queue: int) -> None:
+        """Use so many of the executor's slots, and let so many requests wait, from now on."""
+        self._slots = min(slots, self._executor.slots)
+        self._max_queue = max_queue
+        self._fill()
+
     def check(self, deadline: float, priority: Priority = Priority.NORMAL, rows: int = 1) -> None:
         """Raise the Problem that `enter` would raise now: cheap, before a body is read.
 

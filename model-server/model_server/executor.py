@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, Protocol
@@ -94,13 +94,18 @@ class QuickExecutor:
     and it is for the threads again for a while. Only for models whose time follows from the size of their input.
     """
 
-    def __init__(self, predict: Predict, threads: Executor) -> None:
+    def __init__(self, predict: Predict, threads: Executor, slowness: Mapping[int, float] | None = None) -> None:
+        """`slowness`: what another one has learnt of the same model."""
         self._predict = predict
         self._threads = threads
         self.slots = threads.slots
-        self._slowness: dict[int, float] = {}
+        self.slowness: dict[int, float] = dict(slowness or {})
         """By the number of bits of the size: slow answers lately, each forgotten a little with every call."""
         self._busy = False
+        self.quick = 0
+        """Predictions that ran on the event loop."""
+        self.slow = 0
+        """Predictions that ran on threads."""
 
     def submit(self, inputs: Tensors, done: Done) -> None:
         """See Executor."""
@@ -108,7 +113,8 @@ class QuickExecutor:
         for array in inputs.values():
             size += array.nbytes
         bucket = size.bit_length()
-        if not self._busy and self._slowness.get(bucket, _UNKNOWN) <= _TOLERATED:
+        if not self._busy and self.slowness.get(bucket, _UNKNOWN) <= _TOLERATED:
+            self.quick += 1
             self._busy = True  # what `done` starts goes to a thread: no recursion, and other requests get their turn
             try:
                 outcome = run(self._predict, inputs)
@@ -117,6 +123,8 @@ class QuickExecutor:
             finally:
                 self._busy = False
             return
+
+        self.slow += 1
 
         def learn_and_tell(outcome: Outcome) -> None:
             self._learn(bucket, outcome.seconds)
@@ -129,8 +137,8 @@ class QuickExecutor:
         self._threads.stop()
 
     def _learn(self, bucket: int, seconds: float) -> None:
-        faded = _FORGETTING * self._slowness.get(bucket, _UNKNOWN)
-        self._slowness[bucket] = faded + (seconds > QUICK_SECONDS)
+        faded = _FORGETTING * self.slowness.get(bucket, _UNKNOWN)
+        self.slowness[bucket] = faded + (seconds > QUICK_SECONDS)
 
 
 def run(predict: Predict, inputs: Tensors) -> Outcome:

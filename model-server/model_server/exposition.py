@@ -32,7 +32,7 @@ def registry(telemetry: Telemetry) -> CollectorRegistry:
     """What a scrape reads: `telemetry`, and what the process uses."""
     made = CollectorRegistry()
     ProcessCollector(registry=made)
-    made.register(_Exposed(lambda: _families(telemetry)))
+    made.register(_Exposed(lambda: _families(telemetry.together())))
     return made
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,11 @@ class Exemplar:
     value: float
     at: float
     """Seconds since 1970."""
+
+
+Named = Sequence[Any]
+"""(label, id, value, seconds since 1970), as in Exemplar."""
+HistogramState = tuple[Sequence[int], float, Sequence[Named | None]]
 
 
 class Counter:
@@ -36,6 +41,14 @@ class Counter:
         """Once more, or so many times."""
         self.value += times
 
+    def state(self) -> int:
+        """For `add`, perhaps in another process."""
+        return self.value
+
+    def add(self, state: int) -> None:
+        """What another one has counted."""
+        self.value += state
+
 
 class Gauge:
     """How much, as somebody last said."""
@@ -48,6 +61,14 @@ class Gauge:
     def set(self, value: float) -> None:
         """From now on."""
         self.value = value
+
+    def state(self) -> float:
+        """For `add`, perhaps in another process."""
+        return self.value
+
+    def add(self, state: float) -> None:
+        """What another one says as well."""
+        self.value += state
 
 
 class Histogram:
@@ -73,6 +94,21 @@ class Histogram:
         self._counts[at] += 1
         self.sum += value
         self._named[at] = (label, name, value, time.time())
+
+    def state(self) -> HistogramState:
+        """For `add`, perhaps in another process."""
+        return self._counts, self.sum, self._named
+
+    def add(self, state: HistogramState) -> None:
+        """What another one of the same bounds has observed; of each size the latest that has a name is kept."""
+        counts, total, named = state
+        self.sum += total
+        for at, count in enumerate(counts):
+            self._counts[at] += count
+        for at, theirs in enumerate(named):
+            mine = self._named[at]
+            if theirs is not None and (mine is None or theirs[3] > mine[3]):
+                self._named[at] = (theirs[0], theirs[1], theirs[2], theirs[3])
 
     def buckets(self) -> list[tuple[float, int, Exemplar | None]]:
         """(bound, observations up to it, exemplar), the last one's bound being infinity."""
@@ -101,3 +137,12 @@ class Labelled(Generic[T]):
         if child is None:
             child = self.children[value] = self._make()
         return child
+
+    def state(self) -> dict[str, Any]:
+        """For `add`, perhaps in another process."""
+        return {value: child.state() for value, child in self.children.items()}
+
+    def add(self, state: Mapping[str, Any]) -> None:
+        """What another one of the same kind has counted."""
+        for value, theirs in state.items():
+            self.labels(value).add(theirs)

@@ -99,6 +99,9 @@ class Settings:
     """How long an answer is kept."""
     cache_url: str = ""
     """valkey:// or redis:// (valkeys://, rediss:// with TLS) of a server where replicas share answers; empty: none."""
+    front_busy_percent: int = 75
+    """A server that computes for this share of a core, on HTTP and a quick model, serves connections from one more
+    process, up to `concurrency` and the CPUs; 0: never."""
     timeout_milliseconds: int = 10_000
     """Milliseconds from a request's arrival to its answer; a client may only lower it."""
     max_body_bytes: int = 32 * 1024**2
@@ -161,6 +164,7 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
         cache_max_megabytes=cache_max_megabytes,
         cache_ttl_seconds=env.integer("CACHE_TTL_SECONDS", Settings.cache_ttl_seconds, 1, 86_400),
         cache_url=_cache_url(env, cache_max_megabytes),
+        front_busy_percent=env.integer("FRONT_BUSY_PERCENT", Settings.front_busy_percent, 0, 100),
         timeout_milliseconds=env.integer("TIMEOUT_MILLISECONDS", Settings.timeout_milliseconds, 1, 600_000),
         max_body_bytes=env.integer("MAX_BODY_BYTES", Settings.max_body_bytes, 1, 2**34),
         drain_delay_seconds=env.integer("DRAIN_DELAY_SECONDS", int(Settings.drain_delay_seconds), 0, 3600),

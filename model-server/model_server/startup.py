@@ -58,20 +58,25 @@ def _fetched(settings: Settings, model_dir: Path) -> tuple[Fetched, detect.Kind]
 
 
 async def _in_threads(settings: Settings, path: Path, telemetry: Telemetry) -> tuple[Metadata, Executor]:
+    model = await loaded(settings, path, telemetry)
+    executor = ThreadExecutor(model.predict, settings.concurrency)
+    return model.metadata, QuickExecutor(model.predict, executor) if model.computes_only else executor
+
+
+async def loaded(settings: Settings, path: Path, telemetry: Telemetry) -> Model:
+    """The model at `path` in this process, warm. LoadFailure."""
     model, max_bytes = settings.model, settings.storage.max_bytes
     threads = _threads(settings)
 
     def load() -> Model:
         with _timed("load", telemetry):
-            loaded = loading.load(path, model.format, model.entrypoint, threads, max_bytes, device=settings.device)
+            made = loading.load(path, model.format, model.entrypoint, threads, max_bytes, device=settings.device)
         with _timed("warmup", telemetry):
-            outcome = loading.warm_up(loaded)
+            outcome = loading.warm_up(made)
         _log.info("model is warm", threads=threads, warm_up=outcome)
-        return loaded
+        return made
 
-    loaded = await on_a_thread(load)
-    executor = ThreadExecutor(loaded.predict, settings.concurrency)
-    return loaded.metadata, QuickExecutor(loaded.predict, executor) if loaded.computes_only else executor
+    return await on_a_thread(load)
 
 
 async def _in_processes(settings: Settings, path: Path, telemetry: Telemetry) -> tuple[Metadata, Executor]:

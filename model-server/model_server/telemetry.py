@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from model_server.instruments import Counter, Gauge, Histogram, Labelled
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_COUNTED: Final = (
+    *("queue_wait", "shed", "cancelled", "worker_restarts", "cache_requests", "cache_evictions"),
+    *("cache_shared_errors", "spans_dropped", "service", "batch_rows", "requests"),
+)
+
+State = Mapping[str, Any]
+"""A Telemetry's counts as JSON has them."""
 
 
 class Telemetry:
@@ -39,6 +46,35 @@ class Telemetry:
         self.queue_depth: Callable[[], int] = int
         self.cache_bytes: Callable[[], int] = int
         self.cache_entries: Callable[[], int] = int
+        self.others: Callable[[], Iterable[State]] = tuple
+        """What this server's other processes count (see model_server.fronts)."""
+
+    def state(self) -> State:
+        """All that is counted, for `add` in another process."""
+        counted = {name: getattr(self, name).state() for name in _COUNTED}
+        return {**counted, "in_flight": self.in_flight(), "queue_depth": self.queue_depth()}
+
+    def add(self, state: State) -> None:
+        """What another process has counted; not its gauges, which are over when it is."""
+        for name in _COUNTED:
+            getattr(self, name).add(state[name])
+
+    def together(self) -> Telemetry:
+        """The whole server's counts: these and the other processes'."""
+        states = list(self.others())
+        if not states:
+            return self
+        whole = Telemetry()
+        whole.cold_start = self.cold_start
+        whole.watch_cache(self.cache_bytes, self.cache_entries)
+        for state in (self.state(), *states):
+            whole.add(state)
+        in_flight, queued = self.in_flight, self.queue_depth
+        whole.watch(
+            lambda: in_flight() + sum(state["in_flight"] for state in states),
+            lambda: queued() + sum(state["queue_depth"] for state in states),
+        )
+        return whole
 
     @cached_property
     def registry(self) -> CollectorRegistry:

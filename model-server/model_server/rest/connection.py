@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -35,6 +36,9 @@ class Connection(HttpToolsProtocol):
     """A connection on which every wait for the client ends."""
 
     inference: Inference
+    adopted = False
+    """Whether another process of this server has served it before: it may be idle for long, as between requests."""
+    _front: Front
     _timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = 0
     """Bytes received of a head that isn't complete, and perhaps of what came before; None: no head is awaited."""
@@ -50,9 +54,11 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
-        front: Front = self.config.loaded_app
-        self.inference = front.inference
-        self._close_after(HEAD_SECONDS)
+        self._front = self.config.loaded_app
+        self.inference = self._front.inference
+        self._close_after(self.timeout_keep_alive if self.adopted else HEAD_SECONDS)
+        if not self.adopted:
+            self.give_if_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more, and let nobody work for the client that has gone."""
@@ -79,6 +85,31 @@ class Connection(HttpToolsProtocol):
                 self._close_after(HEAD_SECONDS)
         elif self._incoming is not None and self._incoming is self._current:
             self.wait_for_body(self._current)
+        elif self._front.overfull:
+            self.give_if_idle()
+
+    def give_if_idle(self) -> None:
+        """Let another process serve this connection from here on, if that is wanted and no request is under way."""
+        giving = self._front.giving
+        if giving is None or self._head_bytes or not self._between_requests or not giving.wanted():
+            return
+        fd = os.dup(self.transport.get_extra_info("socket").fileno())
+        try:
+            if giving.give(fd):
+                self.transport.close()  # closes this process's descriptor: the connection goes on with the other's
+        finally:
+            os.close(fd)
+
+    @property
+    def _between_requests(self) -> bool:
+        """Whether the last answer has gone and nothing of the next request has come."""
+        return (
+            self._current is None
+            and self._incoming is None
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.transport.get_write_buffer_size()
+        )
 
     def on_message_begin(self) -> None:
         """A request's first byte."""

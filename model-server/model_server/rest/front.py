@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -24,12 +24,26 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
+class Giving(Protocol):
+    """Gives connections to another process of this server (see model_server.fronts)."""
+
+    def wanted(self) -> bool:
+        """Whether one should be given away now."""
+
+    def give(self, fd: int) -> bool:
+        """Give away the one with this file descriptor, which stays the caller's to close; whether it was taken."""
+
+
 @dataclass(slots=True)
 class Front:
     """See the module. Its connections find the way to predictions here."""
 
     inference: Inference
     make_management: Callable[[], ASGIApp]
+    giving: Giving | None = field(default=None, init=False)
+    """While other processes serve connections too."""
+    overfull: bool = field(default=False, init=False)
+    """Whether connections are to be given away between two requests: looked at after each."""
     _management: ASGIApp | None = field(default=None, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

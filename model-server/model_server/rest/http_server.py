@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Final
 
@@ -23,6 +25,27 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Nothing."""
         yield
+
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return len(self.server_state.connections)
+
+    def give_idle(self) -> None:
+        """Give away, by the front's `giving`, all connections on which no request is under way."""
+        for connection in list(self.server_state.connections):
+            connection.give_if_idle()  # type: ignore[union-attr]
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a connection that another process accepted."""
+
+        def connection() -> Connection:
+            made = Connection(self.config, self.server_state, {})
+            made.adopted = True
+            return made
+
+        sock.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(connection, sock)
 
 
 def make(front: Front, timeout: float) -> Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,47 @@ def test_the_latest_of_a_bucket_is_its_exemplar() -> None:
     assert (bound, count) == (math.inf, 2)
     assert exemplar is not None
     assert exemplar.id == "second"
+
+
+def counted(status: int, seconds: float, named: str = "") -> Telemetry:
+    telemetry = Telemetry()
+    telemetry.request(status, seconds, named)
+    telemetry.shed.labels("queue_full").inc(2)
+    telemetry.ran(3, 0.02)
+    telemetry.watch(lambda: 4, lambda: 1)
+    return telemetry
+
+
+def test_a_server_of_several_processes_tells_their_sums() -> None:
+    first, second = counted(200, 0.02, "one"), counted(503, 0.3, "two")
+    first.others = lambda: [orjson.loads(orjson.dumps(second.state()))]
+    told = scraped(first)
+    values = {(s.name, *s.labels.items()): s.value for family in told.values() for s in family.samples}
+    assert values["inflight_server_request_seconds_count", ("code", "200")] == 1
+    assert values["inflight_server_request_seconds_count", ("code", "503")] == 1
+    assert values["inflight_server_shed_total", ("reason", "queue_full")] == 4
+    assert values["inflight_server_batch_rows_sum",] == 6
+    assert values["inflight_server_requests_in_flight",] == 8
+    assert values["inflight_server_queue_depth",] == 2
+
+
+def test_what_a_process_counted_stays_when_it_has_ended() -> None:
+    first, second = counted(200, 0.02), counted(200, 0.3)
+    first.add(second.state())
+    values = {s.name: s.value for family in scraped(first).values() for s in family.samples}
+    assert values["inflight_server_request_seconds_count"] == 2
+    assert values["inflight_server_requests_in_flight"] == 4  # the other's are over
+
+
+@given(st.lists(st.floats(0, 10), max_size=20), st.lists(st.floats(0, 10), max_size=20))
+def test_added_histograms_are_the_histogram_of_all(mine: list[float], theirs: list[float]) -> None:
+    one, other, both = Histogram(BOUNDS), Histogram(BOUNDS), Histogram(BOUNDS)
+    for value in mine:
+        one.observe_named(value, "request_id", "a")
+        both.observe(value)
+    for value in theirs:
+        other.observe(value)
+        both.observe(value)
+    one.add(orjson.loads(orjson.dumps(other.state())))
+    assert [bucket[:2] for bucket in one.buckets()] == [bucket[:2] for bucket in both.buckets()]
+    assert one.sum == pytest.approx(both.sum)
