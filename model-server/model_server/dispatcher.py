@@ -70,8 +70,9 @@ class Dispatcher:
         self._retries: deque[list[Item]] = deque()
         """Parts of batches that failed, to be run before anything else."""
         self._gathering: asyncio.TimerHandle | None = None
+        self._free_since = 0.0
         self._crowd = 0.0
-        """Requests in flight when a batch starts, smoothed."""
+        """Requests in flight when a batch ends and its clients are about to ask again, smoothed."""
         self._standing = standing.CALM
         self._promises = Promises()
         self._service = ServiceTime()
@@ -203,7 +204,8 @@ class Dispatcher:
                     self._run_logged(items)
                 continue
             now = self._loop.time()
-            traffic = Traffic(probe=not self._running, share=self._crowd / self._slots)
+            share = self._crowd / self._slots
+            traffic = Traffic(probe=not self._running, share=share, free_since=self._free_since)
             plan = batch_plan.plan(self._waiting.in_turn(), now, self._limits, self._service, traffic)
             for item in plan.expired:
                 self._expire(item.ticket)
@@ -244,7 +246,6 @@ class Dispatcher:
             rows, inputs = items[0].rows, items[0].inputs
         else:
             rows, inputs = sum([item.rows for item in items]), batching.joined([item.inputs for item in items])
-        self._crowd += _SMOOTHING * (len(self._open) - self._crowd)
         batch = _Batch(items, rows, self._loop.time())
         self._running.add(batch)
         started = time.monotonic()
@@ -254,6 +255,8 @@ class Dispatcher:
 
     def _ended(self, batch: _Batch, outcome: Outcome) -> None:
         self._running.discard(batch)
+        self._free_since = self._loop.time()
+        self._crowd += _SMOOTHING * (len(self._open) - self._crowd)
         self._service.observe(batch.rows, outcome.seconds)
         self._telemetry.ran(batch.rows, outcome.seconds)
         try:

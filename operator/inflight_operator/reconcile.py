@@ -101,7 +101,8 @@ class Reconciler:
         run.memory.keep_only(live)
         split = self._weights(run, plans)
         self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective))
-        self._signal.serve(run.key, {plan.variant.name: plan.serving.name for plan in plans}, split.goal)
+        serving = {plan.variant.name: plan.serving.name for plan in plans}
+        self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
         again = await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged)
         if (patience := self._patience(run, programmed)) > 0:

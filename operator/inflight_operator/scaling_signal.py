@@ -28,6 +28,7 @@ class Serving:
 
     revisions: Mapping[str, str]
     goal: Mapping[str, int]
+    effective: Mapping[str, int]
     since: Mapping[str, float]
 
 
@@ -40,17 +41,19 @@ class Signal:
         self._serving: dict[Key, Serving] = {}
         self._owner: dict[tuple[str, str], tuple[Key, str]] = {}
 
-    def serve(self, key: Key, revisions: Mapping[str, str], goal: Mapping[str, int]) -> None:
-        """Take note of who serves `key` now."""
+    def serve(
+        self, key: Key, revisions: Mapping[str, str], goal: Mapping[str, int], effective: Mapping[str, int]
+    ) -> None:
+        """Take note of who serves `key` now, with which weights, on the way to which."""
         before, now = self._serving.get(key), self._clock()
-        if before and before.revisions == revisions and before.goal == goal:
+        if before and (before.revisions, before.goal, before.effective) == (revisions, goal, effective):
             return
         since = {}
         for variant, name in revisions.items():
             known = before.revisions.get(variant) if before else None
             since[variant] = before.since[variant] if before and known == name else now if known else 0.0
         self.forget(key)
-        self._serving[key] = Serving(dict(revisions), dict(goal), since)
+        self._serving[key] = Serving(dict(revisions), dict(goal), dict(effective), since)
         for variant, name in revisions.items():
             self._owner[(key[0], name)] = (key, variant)
 
@@ -78,7 +81,7 @@ class Signal:
         serving = self._serving[key]
         if self._clock() - serving.since[variant] < SETTLE_SECONDS and serving.since[variant]:
             return None
-        told = demand.decide(self.measured(key), serving.goal)[variant]
+        told = demand.decide(self.measured(key), serving.goal, serving.effective)[variant]
         if told is not None:
             DEMAND.labels(namespace=namespace, name=key[1], variant=variant).set(told)
         return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -46,8 +47,10 @@ NO_BATCHING: Final = Limits()
 
 _LINGER_SHARE: Final = 0.25
 """Of a prediction's fixed cost that a free slot may wait for requests that are about to come."""
-_CROWD: Final = 0.9
+_CROWD: Final = 0.95
 """Share of the requests that a slot may expect with which it waits for no more."""
+_DOUBT: Final = 0.25
+"""Of one more request: that there may be a quarter of one more is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Traffic:
     """Nothing runs, so the first is run whatever was measured: only so is it found that the model is quicker now."""
     share: float = 0.0
     """Requests that this slot may expect: those in flight lately, divided among the slots."""
+    free_since: float = 0.0
+    """When a slot last came free."""
 
 
 ALONE: Final = Traffic()
@@ -98,20 +103,23 @@ def plan(queue: Iterable[W], now: float, limits: Limits, service: ServiceTime, t
             if item.signature is None or rows >= limits.max_rows:
                 break
     if run and run[0].signature is not None and rows < limits.max_rows:
-        delay = limits.max_delay or _lingering(len(run), traffic, service)
-        until = min(run[0].arrived + delay, tightest - service.at_most(limits.max_rows))
+        gathered = run[0].arrived + limits.max_delay
+        if not limits.max_delay:
+            gathered = max(run[0].arrived, traffic.free_since) + _lingering(len(run), traffic, service)
+        until = min(gathered, tightest - service.at_most(limits.max_rows))
         if until > now:
             return Plan((), tuple(expired), tuple(hopeless), until)
     return Plan(tuple(run), tuple(expired), tuple(hopeless))
 
 
 def _lingering(waiting: int, traffic: Traffic, service: ServiceTime) -> float:
-    """Seconds that the oldest may wait for company, where nobody has said how long.
+    """Seconds that a free slot may wait for company, where nobody has said how long.
 
-    When a batch ends, its clients ask again within a millisecond. A slot that took the first of them alone would be
-    busy with one row for nearly as long as with all of them. So it waits while fewer are there than lately came at
-    once, for a quarter of what a prediction costs whatever its size; a lone client is never kept waiting.
+    When a batch ends, its clients ask again within milliseconds. A slot that took the first of them alone, or only
+    those that had come meanwhile, would be busy with few rows for nearly as long as with all of them. So it waits
+    while fewer are there than lately came at once, for a quarter of what a prediction costs whatever its size; a lone
+    client is never kept waiting.
     """
-    if waiting >= _CROWD * traffic.share:
+    if waiting >= math.ceil(_CROWD * traffic.share - _DOUBT):
         return 0.0
     return _LINGER_SHARE * service.expect(0)

@@ -1,23 +1,35 @@
 """How much demand each variant's HPA is told: what is measured, or what the weight asked for would bring, if more.
 
-Capacity leads traffic: a variant about to gain weight is told its share of the whole before it has it, so that its
-HPA grows it first; the weight follows (`decide.weights`). No data is None: nothing is told and the HPA holds.
+Capacity leads traffic: a variant about to gain weight is told its share of the whole before it has it, and some more,
+so that its HPA grows it first; the weight follows (`decide.weights`). No data is None: nothing is told and the HPA
+holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+HEADROOM: Final = 1.4
+"""A gaining variant is told so many times its share: `weights.FILL` of what it then gets is that share even when the
+HPA stops 10 % short, which it tolerates."""
 
 
-def decide(measured: Mapping[str, float | None], goal: Mapping[str, int]) -> dict[str, float | None]:
+def decide(
+    measured: Mapping[str, float | None], goal: Mapping[str, int], effective: Mapping[str, int]
+) -> dict[str, float | None]:
     """In-flight requests by variant that its HPA should act on.
 
-    `measured` is in-flight by variant (None: unknown); `goal` the weights being moved to, summing to 100.
+    `measured` is in-flight by variant (None: unknown); `goal` the weights being moved to and `effective` those in
+    force, each summing to 100.
     """
     total = whole(measured)
     told: dict[str, float | None] = {}
     for variant, own in measured.items():
-        told[variant] = None if own is None else max(own, (total or 0.0) * goal.get(variant, 0) / 100)
+        share = (total or 0.0) * goal.get(variant, 0) / 100
+        if goal.get(variant, 0) > effective.get(variant, 0):
+            share *= HEADROOM
+        told[variant] = None if own is None else max(own, share)
     return told
 
 

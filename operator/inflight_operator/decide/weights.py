@@ -1,8 +1,9 @@
 """The weights in force: the user's, less what can't be served, and never faster than capacity.
 
 1. A variant with no ready endpoint gives its weight to the others, pro rata.
-2. A variant that gains takes no more than its ready replicas can hold at the demand measured now; what it can't
-   take yet stays where it was. The HPA is told of the goal (`decide.demand`), so the rest follows.
+2. A variant that gains takes no more than its ready replicas can hold at the demand measured now, with some room:
+   requests come by chance, and a replica that just keeps up queues without end. What it can't take yet stays where it
+   was. The HPA is told of the goal (`decide.demand`), so the rest follows.
 3. Unknown demand holds the weights for `HOLD_SECONDS`; then the user's wish wins over caution.
 """
 
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 HOLD_SECONDS: Final = 10.0
+FILL: Final = 0.8
+"""Of what a gaining variant's replicas should have in flight, so much is given to them. The HPA is told of more
+(`demand.HEADROOM`), also when its tolerance of 10 % leaves it short: the last step is never waited for in vain."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ def _follow_capacity(
 
 
 def _fits(capacity: Capacity, demand: float) -> int:
-    """The largest weight (0..100) that the ready replicas hold; at maxReplicas there is nothing to wait for."""
-    room = capacity.ready * capacity.target_in_flight
-    if room >= demand or capacity.ready >= capacity.most:
+    """The largest weight (0..100) that the ready replicas hold; one can have all that is meant for one, and at
+    maxReplicas there is nothing to wait for."""
+    if demand <= capacity.target_in_flight or capacity.ready >= capacity.most:
         return 100
-    return int(100 * room / demand)
+    return min(100, int(100 * FILL * capacity.ready * capacity.target_in_flight / demand))
 
 
 def share(total: int, parts: Mapping[str, int]) -> dict[str, int]:

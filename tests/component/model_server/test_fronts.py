@@ -69,6 +69,10 @@ async def helped(server: ServerProcess) -> int:
     return int(line["pid"])
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def connections_of(pid: int) -> int:
     """TCP sockets that a process has open."""
     found = 0
@@ -111,14 +115,14 @@ async def test_a_stop_waits_for_all_processes(running: ServerProcess) -> None:
         running.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(running.ended) == 0
     assert set(seen) == {"HTTP/1.1 200 OK"}
-    assert not Path(f"/proc/{pid}").exists()
+    assert not alive(pid)
 
 
 async def test_none_stays_when_the_first_is_killed(running: ServerProcess) -> None:
     async with load(running):
         pid = await helped(running)
         running.process.kill()
-        await until(lambda: not Path(f"/proc/{pid}").exists())
+        await until(lambda: not alive(pid))
 
 
 async def test_idle_connections_are_served_by_whoever_has_them(running: ServerProcess) -> None:

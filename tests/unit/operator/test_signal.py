@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from inflight_operator.decide.demand import HEADROOM
 from inflight_operator.scaling_signal import SETTLE_SECONDS, Signal
 
 KEY = ("demo", "digits")
@@ -27,7 +28,7 @@ def test_an_unknown_deployment_has_no_demand():
 def test_demand_is_what_the_routers_report_of_the_serving_revision():
     routers = Routers({"digits-stable-1": 3.0})
     signal = routers.signal()
-    signal.serve(KEY, {"stable": "digits-stable-1"}, {"stable": 100})
+    signal.serve(KEY, {"stable": "digits-stable-1"}, {"stable": 100}, {"stable": 100})
     assert signal.demand("demo", "digits-stable-1") == 3.0
     assert signal.demand("other", "digits-stable-1") is None, "names are of one namespace"
 
@@ -35,15 +36,15 @@ def test_demand_is_what_the_routers_report_of_the_serving_revision():
 def test_missing_load_data_is_not_zero():
     routers = Routers({"digits-stable-1": None})
     signal = routers.signal()
-    signal.serve(KEY, {"stable": "digits-stable-1"}, {"stable": 100})
+    signal.serve(KEY, {"stable": "digits-stable-1"}, {"stable": 100}, {"stable": 100})
     assert signal.demand("demo", "digits-stable-1") is None
 
 
 def test_a_revision_that_just_took_the_weight_is_not_judged_before_a_whole_window_saw_it():
     routers = Routers({"old": 8.0, "new": 0.0})
     signal = routers.signal()
-    signal.serve(KEY, {"stable": "old"}, {"stable": 100})
-    signal.serve(KEY, {"stable": "new"}, {"stable": 100})
+    signal.serve(KEY, {"stable": "old"}, {"stable": 100}, {"stable": 100})
+    signal.serve(KEY, {"stable": "new"}, {"stable": 100}, {"stable": 100})
     assert signal.demand("demo", "new") is None
     assert signal.demand("demo", "old") is None, "it has no weight any more"
     routers.now += SETTLE_SECONDS
@@ -54,13 +55,17 @@ def test_a_revision_that_just_took_the_weight_is_not_judged_before_a_whole_windo
 def test_a_gaining_variant_is_told_its_share_before_it_has_it():
     routers = Routers({"a": 9.5, "b": 0.5})
     signal = routers.signal()
-    signal.serve(KEY, {"stable": "a", "candidate": "b"}, {"stable": 5, "candidate": 95})
-    assert signal.demand("demo", "b") == pytest.approx(9.5)
+    both, goal = {"stable": "a", "candidate": "b"}, {"stable": 5, "candidate": 95}
+    signal.serve(KEY, both, goal, {"stable": 95, "candidate": 5})
+    assert signal.demand("demo", "b") == pytest.approx(9.5 * HEADROOM)
+    assert signal.demand("demo", "a") == pytest.approx(9.5), "who loses is told what it has"
+    signal.serve(KEY, both, goal, goal)
+    assert signal.demand("demo", "b") == pytest.approx(9.5), "there is no more to lead"
 
 
 def test_a_gone_model_deployment_is_forgotten():
     signal = Routers({"a": 1.0}).signal()
-    signal.serve(KEY, {"stable": "a"}, {"stable": 100})
+    signal.serve(KEY, {"stable": "a"}, {"stable": 100}, {"stable": 100})
     signal.forget(KEY)
     assert signal.demand("demo", "a") is None
     assert signal.measured(KEY) == {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inflight_operator.decide import demand
 from inflight_operator.decide.weights import HOLD_SECONDS, Capacity, decide, share
 
 IDLE, UNKNOWN = 0.0, None
@@ -58,16 +61,24 @@ def able(ready: int = 1, target: int = 2, most: int = 10) -> Capacity:
             {"a": 95, "b": 5},
             {"a": able(5), "b": able(1)},
             10.0,
-            {"a": 80, "b": 20},
-            id="one pod of target 2 takes a fifth of ten in flight",
+            {"a": 84, "b": 16},
+            id="one pod of target 2 takes less than a fifth of ten in flight, with some room",
         ),
         pytest.param(
             {"a": 5, "b": 95},
             {"a": 80, "b": 20},
-            {"a": able(5), "b": able(5)},
+            {"a": able(5), "b": able(6)},
             10.0,
             {"a": 5, "b": 95},
             id="the rest follows when the pods are there",
+        ),
+        pytest.param(
+            {"a": 5, "b": 95},
+            {"a": 95, "b": 5},
+            {"a": able(1), "b": able(1)},
+            2.0,
+            {"a": 5, "b": 95},
+            id="one pod takes all that is meant for one",
         ),
         pytest.param(
             {"a": 5, "b": 95},
@@ -110,6 +121,17 @@ def test_a_variant_that_needs_more_replicas_is_named():
     decided = decide({"a": 5, "b": 95}, {"a": 95, "b": 5}, {"a": able(5), "b": able(1)}, 10.0, 0.0)
     assert decided.waiting == ("b",)
     assert not decided.settled
+
+
+@given(st.floats(0.1, 500), st.integers(1, 64), st.integers(1, 100), st.integers(0, 99))
+def test_what_the_hpa_makes_of_the_told_demand_is_enough_for_the_goal(total, target, goal, now):
+    """Also when it stops short by its tolerance."""
+    now = min(now, goal - 1)
+    wanted, current = {"a": 100 - goal, "b": goal}, {"a": 100 - now, "b": now}
+    told = demand.decide({"a": total, "b": 0.0}, wanted, current)["b"]
+    replicas = max(1, math.ceil(told / target / 1.1))
+    capacity = {"a": able(1000, target, 10_000), "b": able(replicas, target, 10_000)}
+    assert dict(decide(wanted, current, capacity, total, 0.0).effective) == wanted
 
 
 names = st.sampled_from("abcdefgh")
