@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -19,11 +20,16 @@ from model_server import logs
 from model_server.models.tensors import Tensors
 
 QUICK_SECONDS: Final = 0.0005
+"""Of CPU: on a busy machine the time by the clock says more about the other threads than about the model."""
+SLOW_SECONDS: Final = 0.01
+"""By the clock, whatever it computed: it waits for something."""
 _UNKNOWN: Final = 10.0
 """Slow answers assumed at first: about 20 quick ones make it a quick model."""
 _TOLERATED: Final = 1.5
 """One slow answer, but not two of ten."""
 _FORGETTING: Final = 0.9
+_TURN_SECONDS: Final = 0.002
+"""For what is queued, before whoever asks the event loop for something else has a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class Outcome:
     error: BaseException | None
     seconds: float
     """Time that the prediction itself took."""
+    cpu_seconds: float = 0.0
+    """Of that, what its thread computed; 0: not measured."""
 
 
 Predict = Callable[[Tensors], Tensors]
@@ -101,6 +109,8 @@ class QuickExecutor:
         self.slots = threads.slots
         self.slowness: dict[int, float] = dict(slowness or {})
         """By the number of bits of the size: slow answers lately, each forgotten a little with every call."""
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[tuple[Tensors, Done, int]] = deque()
         self._busy = False
         self.quick = 0
         """Predictions that ran on the event loop."""
@@ -113,21 +123,16 @@ class QuickExecutor:
         for array in inputs.values():
             size += array.nbytes
         bucket = size.bit_length()
-        if not self._busy and self.slowness.get(bucket, _UNKNOWN) <= _TOLERATED:
-            self.quick += 1
-            self._busy = True  # what `done` starts goes to a thread: no recursion, and other requests get their turn
-            try:
-                outcome = run(self._predict, inputs)
-                self._learn(bucket, outcome.seconds)
-                done(outcome)
-            finally:
-                self._busy = False
+        if self.slowness.get(bucket, _UNKNOWN) <= _TOLERATED:
+            self._pending.append((inputs, done, bucket))
+            if not self._busy:
+                self._run_pending()
             return
 
         self.slow += 1
 
         def learn_and_tell(outcome: Outcome) -> None:
-            self._learn(bucket, outcome.seconds)
+            self._learn(bucket, outcome)
             done(outcome)
 
         self._threads.submit(inputs, learn_and_tell)
@@ -136,15 +141,34 @@ class QuickExecutor:
         """See Executor."""
         self._threads.stop()
 
-    def _learn(self, bucket: int, seconds: float) -> None:
-        faded = _FORGETTING * self.slowness.get(bucket, _UNKNOWN)
-        self.slowness[bucket] = faded + (seconds > QUICK_SECONDS)
+    def _run_pending(self) -> None:
+        """Here and now, one after the other: what `done` submits waits here for its turn, and is no recursion."""
+        self._busy = True
+        until = time.perf_counter() + _TURN_SECONDS
+        try:
+            while self._pending and time.perf_counter() < until:
+                inputs, done, bucket = self._pending.popleft()
+                self.quick += 1
+                outcome = run(self._predict, inputs)
+                self._learn(bucket, outcome)
+                done(outcome)
+        finally:
+            self._busy = False
+            if self._pending:
+                self._loop.call_soon(self._run_pending)
+
+    def _learn(self, bucket: int, outcome: Outcome) -> None:
+        slow = outcome.cpu_seconds > QUICK_SECONDS or outcome.seconds > SLOW_SECONDS
+        self.slowness[bucket] = _FORGETTING * self.slowness.get(bucket, _UNKNOWN) + slow
 
 
 def run(predict: Predict, inputs: Tensors) -> Outcome:
     """Predict here and now. A model may raise anything, SystemExit too: nothing of it may end a thread."""
-    start = time.perf_counter()
+    start, computed = time.perf_counter(), time.thread_time()
+    outputs: Tensors | None = None
+    failure: BaseException | None = None
     try:
-        return Outcome(predict(inputs), None, time.perf_counter() - start)
+        outputs = predict(inputs)
     except BaseException as error:
-        return Outcome(None, error, time.perf_counter() - start)
+        failure = error
+    return Outcome(outputs, failure, time.perf_counter() - start, time.thread_time() - computed)

@@ -50,8 +50,6 @@ _ZIPMAPS: Final = {
 class OnnxModel:
     """One onnxruntime session, which may run from several threads at once."""
 
-    computes_only = True
-
     def __init__(self, path: Path, threads: int, device: str = "cpu") -> None:
         """Load `path`; a prediction uses `threads` threads, or the GPU where `device` is cuda and there is one.
 
@@ -60,6 +58,7 @@ class OnnxModel:
         _refuse_external_data(path)
         on_gpu = _on_gpu(path, threads) if device == "cuda" else None
         self._session: Any = on_gpu or _session(path, threads, [_CPU])
+        self.computes_only = on_gpu is None  # its thread waits for the GPU
         self.metadata = Metadata(
             "onnxruntime",
             tuple(_spec(node) for node in self._session.get_inputs()),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_server.executor import QUICK_SECONDS, Executor, Outcome, QuickExecutor, ThreadExecutor
+from model_server.executor import QUICK_SECONDS, SLOW_SECONDS, Executor, Outcome, QuickExecutor, ThreadExecutor
 from model_server.models.tensors import Tensors
 
 LOOP, THREAD = "on the loop", "on a thread"
@@ -77,14 +77,32 @@ async def test_a_prediction_that_has_proved_quick_runs_on_the_loop() -> None:
     executor.stop()
 
 
-async def test_two_slow_answers_send_it_back_to_the_threads() -> None:
+def compute() -> None:
+    """For four times as long as a quick one may."""
+    until = time.thread_time() + 4 * QUICK_SECONDS
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.mark.parametrize("slow", [compute, lambda: time.sleep(2 * SLOW_SECONDS)], ids=["computing", "waiting"])
+async def test_two_slow_answers_send_it_back_to_the_threads(slow: Callable[[], None]) -> None:
     model = Where()
     executor = quick(model)
     for _ in range(200):
         await ran(executor, model)
     for _ in range(2):
-        assert await ran(executor, model, lambda: time.sleep(2 * QUICK_SECONDS)) == LOOP
+        assert await ran(executor, model, slow) == LOOP
     assert await ran(executor, model) == THREAD
+    executor.stop()
+
+
+async def test_a_thread_that_others_keep_from_the_cpu_is_no_slow_model() -> None:
+    """A storm of refusals holds the interpreter's lock: by the clock every prediction beside it would be slow."""
+    model = Where()
+    executor = quick(model)
+    for _ in range(200):
+        await ran(executor, model, lambda: time.sleep(2 * QUICK_SECONDS))
+    assert await ran(executor, model) == LOOP
     executor.stop()
 
 
@@ -93,7 +111,7 @@ async def test_one_slow_answer_may_be_the_machines_fault() -> None:
     executor = quick(model)
     for _ in range(200):
         await ran(executor, model)
-    await ran(executor, model, lambda: time.sleep(10 * QUICK_SECONDS))
+    await ran(executor, model, compute)
     assert await ran(executor, model) == LOOP
     executor.stop()
 
@@ -107,7 +125,7 @@ async def test_quick_on_small_inputs_says_nothing_about_large_ones() -> None:
     executor.stop()
 
 
-async def test_what_a_quick_prediction_starts_goes_to_a_thread() -> None:
+async def test_what_a_quick_prediction_starts_is_run_after_it() -> None:
     model = Where()
     executor = quick(model)
     for _ in range(200):
@@ -117,8 +135,31 @@ async def test_what_a_quick_prediction_starts_goes_to_a_thread() -> None:
 
     def start_another(_outcome: Outcome) -> None:
         executor.submit(inputs, lambda _outcome: inner.set_result(model.place))
+        assert not inner.done(), "not within the other's callback"
 
     executor.submit(inputs, start_another)
-    assert model.place == LOOP
-    assert await inner == THREAD
+    assert inner.result() == LOOP
+    executor.stop()
+
+
+async def test_a_long_queue_of_quick_predictions_gives_others_a_turn() -> None:
+    model = Where()
+    executor = quick(model)
+    for _ in range(200):
+        await ran(executor, model)
+    left, ended = 3000, asyncio.Event()
+    inputs = {"x": np.zeros(25, np.float32)}
+
+    def again(_outcome: Outcome) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            executor.submit(inputs, again)
+        else:
+            ended.set()
+
+    executor.submit(inputs, again)
+    assert 0 < left < 3000
+    await asyncio.wait_for(ended.wait(), 5)
+    assert left == 0
     executor.stop()
