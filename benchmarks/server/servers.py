@@ -25,7 +25,6 @@ def _app(name: str, file: str = "app.py") -> str:
 
 
 OURS_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "W1": (),
     "W1": ("--concurrency", "2"),
     "W2": ("--concurrency", "2"),
     "W3": ("--concurrency", "2", "--batch-max-rows", "64", "--max-queue", "64"),
