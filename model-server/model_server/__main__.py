@@ -21,7 +21,6 @@ from model_server import cpus, settings
 from model_server.errors import LoadFailure
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_SWITCH_INTERVAL_SECONDS: Final = 0.001
 
 _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("--sha256", "MODEL_SHA256", "digest that the model must have"),
@@ -107,9 +106,6 @@ def _serve(read: settings.Settings, environ: Mapping[str, str], born: float) -> 
     from model_server import app, logs  # noqa: PLC0415
 
     logs.configure(read.log_level, model=read.model.name, variant=read.variant, revision=read.revision)
-    # A prediction in pure Python holds the interpreter lock; the event loop, which refuses requests and answers
-    # probes, should get it back sooner than after the usual 5 ms.
-    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     app.run(read, environ, born)
 
 

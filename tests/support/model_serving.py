@@ -84,6 +84,8 @@ class Server:
     inference: Inference
     http: httpx.AsyncClient
     port: int
+    web: http_server.Server
+    front: Front
 
     async def infer(self, body: Any, **headers: str) -> httpx.Response:
         """POST a V2 request; `body` is sent as it is when it is bytes, as JSON otherwise."""
@@ -113,14 +115,15 @@ async def serving(
     executor = ThreadExecutor(model.predict, concurrency)
     dispatcher = Dispatcher(executor, max_queue, telemetry, limits)
     inference = Inference(lifecycle, telemetry, timeout_seconds, max_body_bytes)
-    server = http_server.make(Front(inference, lambda: management.build(lifecycle)), timeout_seconds)
+    front = Front(inference, lambda: management.build(lifecycle))
+    server = http_server.make(front, timeout_seconds)
     if loaded:
         lifecycle.loaded(Served(model.metadata, dispatcher, DIGEST, VERSION, partial(dispatcher.hangs, 0.05)))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     running = asyncio.create_task(server.serve(sockets=[sock]))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-        yield Server(lifecycle, dispatcher, telemetry, inference, http, port)
+        yield Server(lifecycle, dispatcher, telemetry, inference, http, port, server, front)
     server.should_exit = True
     await running
     executor.stop()

@@ -46,8 +46,8 @@ class Seen:
     """Of all processes."""
     quick: bool | None
     """Whether nearly all predictions ran on the event loop lately, or few did; None: neither."""
-    memory_left: bool
-    """Whether one more process fits in this container."""
+    room: bool
+    """Whether there may be one more process now: there is memory for it, and none has just failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Pressure:
         wants_more = (
             helpers < limits.most
             and seen.quick is True
-            and seen.memory_left
+            and seen.room
             and seen.connections > helpers + 1  # each process needs one of its own
             and min(seen.busy) >= limits.busy
         )

@@ -40,16 +40,15 @@ class Channel:
         self._loop.add_reader(end.fileno(), self._readable)
 
     def send(self, message: Message, fd: int | None = None) -> bool:
-        """Whether it is on its way: not if the other side is gone or too slow. `fd` stays the caller's to close."""
+        """Whether it is on its way: not if the other side is gone (which is learnt by reading: `lost`) or too slow.
+
+        `fd` stays the caller's.
+        """
         if not self._open:
             return False
         try:
             socket.send_fds(self._end, [orjson.dumps(message)], [] if fd is None else [fd])
-        except BlockingIOError:
-            return False
         except OSError:
-            self.close()
-            self._lost()
             return False
         return True
 

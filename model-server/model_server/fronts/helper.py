@@ -1,4 +1,4 @@
-"""Another process's side: `python -m model_server.fronts.helper FD`, where FD is its end of the channel.
+"""Another process's side; its argument is the file descriptor of its end of the channel.
 
 It listens on nothing and takes no signals: connections and orders come from the first process, and it ends with it.
 """
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import structlog
 import uvloop
@@ -32,9 +31,6 @@ from model_server.settings import Settings
 from model_server.telemetry import Telemetry
 
 _log = structlog.get_logger()
-
-_UNSTARTED: Final = 3
-"""Exit status of one that couldn't load the model."""
 
 
 class Helper:
@@ -56,6 +52,7 @@ class Helper:
         self._leaving = False
         self._received = 0
         self._to_give = 0
+        self._returned = 0
         # The first process has gone, perhaps killed: nobody accepts connections any more, or wants these counts.
         self._channel = Channel(end, self._told, lambda: os._exit(0))
 
@@ -68,8 +65,10 @@ class Helper:
             now, total = time.monotonic(), time.thread_time()
             self._report((total - computed) / (now - then))
             then, computed = now, total
-            if self._leaving and not self._server.connections and not self._telemetry.in_flight():
-                self._server.should_exit = True
+            if self._leaving:
+                self._server.give_idle()
+                if not self._server.connections and not self._telemetry.in_flight():
+                    self._server.should_exit = True
         await serving
         self._report(0.0)
         if self._executor is not None:
@@ -86,6 +85,7 @@ class Helper:
                 "state": self._telemetry.state(),
                 "connections": self._server.connections,
                 "received": self._received,
+                "returned": self._returned,
                 "busy": busy,
                 "quick": counted[0],
                 "slow": counted[1],
@@ -102,18 +102,19 @@ class Helper:
                 loading = self._load(Path(message["model"]), message["digest"], dict(message["slowness"]))
                 self._loading = asyncio.create_task(loading)
             case "serve":
-                assert fd is not None  # noqa: S101 - it always comes with a connection
                 self._received += 1
-                adopt(self._server, fd)
+                if fd is None:  # out of file descriptors, and the kernel has closed it
+                    _log.error("a connection was lost: this process can't open any more")
+                else:
+                    adopt(self._server, fd)
             case "resize":
-                assert self._dispatcher is not None  # noqa: S101 - only who is ready is told
-                self._dispatcher.resize(message["slots"], message["max_queue"])
+                if self._dispatcher is not None:
+                    self._dispatcher.resize(message["slots"], message["max_queue"])
             case "give":
                 self._give_back(message["connections"])
             case "leave":
                 self._leaving = True
                 self._give_back(sys.maxsize)
-                self._server.give_idle()
             case "drain":
                 self._lifecycle.drain()
                 self._front.overfull = False
@@ -123,7 +124,8 @@ class Helper:
 
     def _give_back(self, connections: int) -> None:
         self._to_give = connections
-        self._front.giving, self._front.overfull = self, True
+        self._front.giving, self._front.overfull = self, connections > 0
+        self._server.give_idle()
 
     def wanted(self) -> bool:
         """See rest.front.Giving."""
@@ -133,6 +135,7 @@ class Helper:
         """Back to the first process. See rest.front.Giving."""
         given = self._channel.send({}, fd)
         self._to_give -= given
+        self._returned += given
         self._front.overfull = self._to_give > 0
         return given
 
@@ -140,11 +143,11 @@ class Helper:
         given = self._settings
         try:
             loaded = await startup.loaded(given, path, self._telemetry)
+            threads = ThreadExecutor(loaded.predict, given.concurrency)
+            self._executor = QuickExecutor(loaded.predict, threads, slowness)
         except Exception as error:
             _log.error("another front process can't load the model", exc_info=error)
-            os._exit(_UNSTARTED)
-        threads = ThreadExecutor(loaded.predict, given.concurrency)
-        self._executor = QuickExecutor(loaded.predict, threads, slowness)
+            os._exit(1)
         timeout = given.timeout_milliseconds / 1000
         self._dispatcher = Dispatcher(self._executor, 0, self._telemetry, NO_BATCHING, timeout)
         self._lifecycle.loaded(Served(loaded.metadata, self._dispatcher, digest, app.version(given, digest)))
@@ -158,6 +161,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # they are for the first process, which tells this one
     given = settings.read(os.environ)
     logs.configure(given.log_level, model=given.model.name, variant=given.variant, revision=given.revision)
+    app.share_the_interpreter()
     end = socket.socket(fileno=int(sys.argv[1]))
 
     async def run() -> None:
@@ -165,7 +169,3 @@ def main() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
-
-
-if __name__ == "__main__":
-    main()

@@ -30,8 +30,11 @@ _log = structlog.get_logger()
 
 TICK_SECONDS: Final = 0.25
 _SILENCE_SECONDS: Final = 10.0
-"""A helper that has said nothing for so long is ended; one that starts has more."""
+"""A helper that has said nothing for so long is ended, and one that isn't ready after"""
 _START_SECONDS: Final = 60.0
+_BACK_OFF_SECONDS: Final = 1.0
+_MAX_BACK_OFF_SECONDS: Final = 300.0
+"""Before another one, after one that failed."""
 _QUICK: Final = 0.9
 _SLOW: Final = 0.5
 """Share of the predictions that run on the event loop: at least so many with a quick model, fewer with a slow one."""
@@ -43,6 +46,7 @@ class _Helper:
 
     process: subprocess.Popen[bytes]
     channel: Channel
+    started: float
     heard: float
     ready: bool = False
     open: int = 0
@@ -51,6 +55,12 @@ class _Helper:
     """Connections that it had been given by then."""
     given: int = 0
     """Connections that it has been given."""
+    had_returned: int = 0
+    """Connections that it had given back, when it last said so."""
+    returned: int = 0
+    """Connections that have come back."""
+    asked: int = 0
+    """How many it was last told to give back."""
     busy: float = 0.0
     quick: int = 0
     slow: int = 0
@@ -65,8 +75,8 @@ class _Helper:
 
     @property
     def connections(self) -> int:
-        """Those on their way to it included."""
-        return self.open + self.given - self.received
+        """Those on their way to it included, and without those on their way back."""
+        return self.open + (self.given - self.received) - (self.returned - self.had_returned)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,9 @@ class Fronts:
         self._counted = (time.monotonic(), time.thread_time(), 0, 0)
         self._draining = False
         self._undivided = False
+        self._not_before = 0.0
+        self._back_off = _BACK_OFF_SECONDS
+        self._hurry = asyncio.Event()
         self._task = asyncio.create_task(self._watch())
         parts.telemetry.others = self._states
 
@@ -106,15 +119,22 @@ class Fronts:
         for helper in self._helpers:
             helper.channel.send({"do": "drain"})
 
+    def hurry(self) -> None:
+        """`stop` need not wait any longer."""
+        self._hurry.set()
+
     async def stop(self, seconds: float) -> None:
         """End all helpers; what they are working on has this long."""
+        self.drain()
         self._task.cancel()
-        self._stop_giving()
+        await asyncio.gather(self._task, return_exceptions=True)
         for helper in self._helpers:
             helper.channel.send({"do": "stop"})
-        ends = [asyncio.create_task(helper.ended.wait()) for helper in self._helpers]
-        if ends:
-            await asyncio.wait(ends, timeout=seconds)
+        ended = asyncio.gather(*(helper.ended.wait() for helper in self._helpers))
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((ended, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        hurried.cancel()
         for helper in list(self._helpers):
             helper.process.kill()
             self._gone(helper)
@@ -128,14 +148,23 @@ class Fronts:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            if self._draining:
+                continue
             now = time.monotonic()
-            for helper in list(self._helpers):
-                if now - helper.heard > (_SILENCE_SECONDS if helper.ready else _START_SECONDS):
-                    _log.error("another front process says nothing: it is ended", pid=helper.process.pid)
-                    helper.process.kill()
-                    self._gone(helper)
-            if not self._draining:
+            try:
+                self._end_the_silent(now)
                 await self._look(now)
+            except Exception as error:
+                _log.error("looking after the other front processes failed", exc_info=error)
+                self._wait_before_another(now)
+
+    def _end_the_silent(self, now: float) -> None:
+        for helper in list(self._helpers):
+            slow_start = not helper.ready and now - helper.started > _START_SECONDS
+            if slow_start or now - helper.heard > _SILENCE_SECONDS:
+                _log.error("another front process says nothing, or doesn't get ready", pid=helper.process.pid)
+                helper.process.kill()
+                self._gone(helper)
 
     async def _look(self, now: float) -> None:
         busy, quick = self._own(now)
@@ -146,16 +175,22 @@ class Fronts:
                 (busy, *(helper.busy for helper in ready)),
                 self._parts.server.connections + sum(helper.connections for helper in ready),
                 quick,
-                memory.left_for_another(),
+                now >= self._not_before and memory.left_for_another(),
             )
             self._pressure, action = self._pressure.after(seen, self._limits)
             if action is Action.START:
-                await self._start()
+                await self._start(now)
             elif action is Action.STOP:
                 self._dismiss(ready.pop())
+        if self._draining:
+            return
         if self._undivided and not self.wanted():
             self._divide()
         self._balance(ready)
+
+    def _wait_before_another(self, now: float) -> None:
+        self._not_before = now + self._back_off
+        self._back_off = min(2 * self._back_off, _MAX_BACK_OFF_SECONDS)
 
     def _own(self, now: float) -> tuple[float, bool | None]:
         """(share of the time that this loop computed, whether the model is quick) since the last look."""
@@ -169,18 +204,25 @@ class Fronts:
         of_quick = (quick - were_quick) / ran if ran > 0 else (_QUICK + _SLOW) / 2
         return share, True if of_quick >= _QUICK else False if of_quick < _SLOW else None
 
-    async def _start(self) -> None:
-        """One more process; it gets connections when it has loaded the model."""
-        mine, theirs = pair()
+    async def _start(self, now: float) -> None:
+        """One more process; it gets connections when it has loaded the model. OSError."""
         parts = self._parts
-        with theirs:
-            process = await asyncio.to_thread(_spawned, theirs.fileno(), parts.environ)
+        mine, theirs = pair()
+        try:
+            process = await _spawned(theirs, parts.environ)
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
         helper: _Helper
         channel = Channel(mine, lambda message, fd: self._heard(helper, message, fd), lambda: self._gone(helper))
-        helper = _Helper(process, channel, time.monotonic())
+        helper = _Helper(process, channel, now, now)
         self._helpers.append(helper)
         slowness = list(parts.executor.slowness.items())
         channel.send({"do": "load", "model": str(parts.model), "digest": parts.digest, "slowness": slowness})
+        if self._draining:
+            channel.send({"do": "drain"})
         _log.info("another front process starts", pid=process.pid, processes=1 + len(self._helpers))
 
     def _dismiss(self, helper: _Helper) -> None:
@@ -193,13 +235,16 @@ class Fronts:
     def _heard(self, helper: _Helper, message: Message, fd: int | None) -> None:
         helper.heard = time.monotonic()
         if fd is not None:
+            helper.returned += 1
             adopt(self._parts.server, fd)
         if "state" in message:
             helper.state = message["state"]
             helper.open, helper.received, helper.busy = message["connections"], message["received"], message["busy"]
             helper.quick, helper.slow = message["quick"], message["slow"]
+            helper.had_returned = message["returned"]
         if message.get("is") == "ready":
             helper.ready = True
+            self._back_off = _BACK_OFF_SECONDS
             self._divide()
 
     def _gone(self, helper: _Helper) -> None:
@@ -208,6 +253,9 @@ class Fronts:
             return
         self._helpers.remove(helper)
         helper.channel.close()
+        if not (helper.leaving or self._draining):
+            _log.warning("another front process has ended", pid=helper.process.pid, ready=helper.ready)
+            self._wait_before_another(time.monotonic())
         if helper.state is not None:
             self._parts.telemetry.add(helper.state)
         self._divide()
@@ -228,14 +276,18 @@ class Fronts:
         self._parts.dispatcher.resize(fronts.share(slots, parts, 0), fronts.share(queue, parts, 0))
 
     def _balance(self, ready: list[_Helper]) -> None:
-        """As many connections for everyone: new ones at once, others between two of their requests."""
-        front, own = self._parts.front, self._parts.server.connections
-        front.giving = self if ready else None
-        front.overfull = bool(ready) and self.wanted()
+        """As many connections for everyone: new and idle ones at once, others between two of their requests."""
+        front, server, timeout = self._parts.front, self._parts.server, self._parts.settings.timeout_milliseconds / 1000
+        # A process that hangs keeps its probes, so that whoever asks learns of it.
+        front.giving = self if ready and not self._parts.dispatcher.hangs(timeout) else None
+        front.overfull = front.giving is not None and self.wanted()
+        if front.overfull:
+            server.give_idle()
         for helper in ready:
             rest = tuple(other.connections for other in ready if other is not helper)
-            if too_many := fronts.surplus(helper.connections, (own, *rest)):
-                helper.channel.send({"do": "give", "connections": too_many})
+            too_many = fronts.surplus(helper.connections, (server.connections, *rest))
+            if too_many != helper.asked and helper.channel.send({"do": "give", "connections": too_many}):
+                helper.asked = too_many
 
     def wanted(self) -> bool:
         """Whether this process has more connections than its share. See rest.front.Giving."""
@@ -247,8 +299,6 @@ class Fronts:
         fewest = min((helper for helper in self._helpers if helper.serves), key=lambda helper: helper.connections)
         given = fewest.channel.send({"do": "serve"}, fd)
         fewest.given += given
-        if not given or fronts.surplus(self._parts.server.connections - 1, (fewest.connections,)) == 0:
-            self._parts.front.overfull = False  # until the next look
         return given
 
 
@@ -263,9 +313,27 @@ _adopting: set[asyncio.Task[Any]] = set()
 """The event loop itself keeps only weak references."""
 
 
-def _spawned(fd: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "model_server.fronts.helper", str(fd)]
-    return subprocess.Popen(command, env={**os.environ, **environ}, pass_fds=(fd,), stdin=subprocess.DEVNULL)
+async def _spawned(end: socket.socket, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A helper that has `end`; none is left over when this is cancelled. OSError."""
+    root = Path(__file__).parents[2]
+    program = f"import sys; sys.path.append({str(root)!r}); from model_server.fronts.helper import main; main()"
+    spawning = asyncio.create_task(
+        asyncio.to_thread(
+            subprocess.Popen,
+            [sys.executable, "-P", "-c", program, str(end.fileno())],
+            env={**os.environ, **environ},
+            pass_fds=(end.fileno(),),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is for the first process
+        )
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        process = await spawning
+        process.kill()
+        _reap(process)
+        raise
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

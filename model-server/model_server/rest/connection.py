@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -44,6 +43,8 @@ class Connection(HttpToolsProtocol):
     """Bytes received of a head that isn't complete, and perhaps of what came before; None: no head is awaited."""
     _data_bytes = 0
     """Of what is being parsed."""
+    _receiving = False
+    """Whether a request has begun to come and isn't all there."""
     _reader_timer: asyncio.TimerHandle | None = None
     """While the client must first read what was sent."""
     _incoming: Prediction | None = None
@@ -56,8 +57,13 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._front = self.config.loaded_app
         self.inference = self._front.inference
-        self._close_after(self.timeout_keep_alive if self.adopted else HEAD_SECONDS)
-        if not self.adopted:
+        if self.adopted:
+            self._head_bytes = None
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self._close_after(HEAD_SECONDS)
             self.give_if_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -85,31 +91,32 @@ class Connection(HttpToolsProtocol):
                 self._close_after(HEAD_SECONDS)
         elif self._incoming is not None and self._incoming is self._current:
             self.wait_for_body(self._current)
-        elif self._front.overfull:
-            self.give_if_idle()
 
     def give_if_idle(self) -> None:
         """Let another process serve this connection from here on, if that is wanted and no request is under way."""
         giving = self._front.giving
-        if giving is None or self._head_bytes or not self._between_requests or not giving.wanted():
+        if giving is None or not self._idle or not giving.wanted():
             return
-        fd = os.dup(self.transport.get_extra_info("socket").fileno())
-        try:
-            if giving.give(fd):
-                self.transport.close()  # closes this process's descriptor: the connection goes on with the other's
-        finally:
-            os.close(fd)
+        if giving.give(self.transport.get_extra_info("socket").fileno()):
+            self.connections.discard(self)
+            self.transport.close()  # closes this process's descriptor: the connection goes on with the other's
 
     @property
-    def _between_requests(self) -> bool:
+    def _idle(self) -> bool:
         """Whether the last answer has gone and nothing of the next request has come."""
         return (
             self._current is None
-            and self._incoming is None
+            and not self._receiving
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
+            and not self.transport.is_closing()
             and not self.transport.get_write_buffer_size()
         )
+
+    def _give_soon(self) -> None:
+        """Not from within the parser: it may have more to read."""
+        if self._front.overfull:
+            self.loop.call_soon(self.give_if_idle)
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -117,6 +124,7 @@ class Connection(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._head_bytes = self._data_bytes
+        self._receiving = True
 
     def on_headers_complete(self) -> None:
         """From here on the request's own deadline counts."""
@@ -168,6 +176,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is all there; if its request was answered already, the connection is idle now."""
+        self._receiving = False
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             super().on_message_complete()
@@ -188,6 +197,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body:
             self._linger()
+        self._give_soon()
 
     def send(self, answer: Answer, request_id: str, prediction: Prediction) -> None:
         """The answer of the current prediction."""
@@ -224,6 +234,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not prediction.complete:
             self._linger()
+        self._give_soon()
 
     def resume_writing(self) -> None:
         """The client has read most of what was sent."""

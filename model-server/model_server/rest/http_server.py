@@ -45,7 +45,9 @@ class Server(uvicorn.Server):
             return made
 
         sock.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(connection, sock)
+        _, adopted = await asyncio.get_running_loop().connect_accepted_socket(connection, sock)
+        if self.should_exit:  # too late for the round of all connections
+            adopted.shutdown()
 
 
 def make(front: Front, timeout: float) -> Server:

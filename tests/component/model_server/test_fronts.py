@@ -19,7 +19,7 @@ from model_serving import until
 
 BODY = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}'
 REQUEST = post("/v2/models/digits/infer", BODY)
-STARTED, READY, DISMISSED = "another front process starts", "ready", "a front process is not needed any more"
+STARTED, DISMISSED = "another front process starts", "a front process is not needed any more"
 
 
 @pytest.fixture
@@ -116,6 +116,27 @@ async def test_a_stop_waits_for_all_processes(running: ServerProcess) -> None:
         assert await asyncio.to_thread(running.ended) == 0
     assert set(seen) == {"HTTP/1.1 200 OK"}
     assert not alive(pid)
+
+
+RESTLESS = """
+from dataclasses import replace
+import model_server.fronts.lead as lead
+usual = lead.limits
+lead.limits = lambda settings: replace(usual(settings), idle=9.0, idle_seconds=0.5)
+"""
+
+
+async def test_processes_that_come_and_go_lose_nothing(onnx_file: Path) -> None:
+    """One that is never busy enough to stay, under a load for which another one is started each time."""
+    settings = {"CONCURRENCY": "2", "MAX_QUEUE": "64", "FRONT_BUSY_PERCENT": "5"}
+    with started("--model", f"digits={onnx_file}", before=RESTLESS, **settings) as server:
+        async with load(server) as seen:
+            await until(lambda: sum(line.get("event") == DISMISSED for line in server.log) >= 3, seconds=40)
+        assert set(seen) == {"HTTP/1.1 200 OK"}
+        await until(lambda: server.metric('request_seconds_count{code="200"}') == seen.total())
+        await until(lambda: server.metric("requests_in_flight") == 0)
+    pids = [line["pid"] for line in server.log if line.get("event") == STARTED]
+    assert len(pids) >= 3
 
 
 async def test_none_stays_when_the_first_is_killed(running: ServerProcess) -> None:

@@ -83,7 +83,7 @@ def test_a_taken_port_is_told_as_such() -> None:
 def read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> settings.Settings:
     """The settings that a command line leads to."""
     seen: list[settings.Settings] = []
-    monkeypatch.setattr(command, "_serve", lambda found, _born: seen.append(found))
+    monkeypatch.setattr(command, "_serve", lambda found, _environ, _born: seen.append(found))
     command.main(["serve", *arguments])
     return seen[0]
 

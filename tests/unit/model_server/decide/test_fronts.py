@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from model_server.decide.fronts import CALM, Action, Limits, Pressure, Seen, share, surplus
 
 LIMITS = Limits(most=1)
-BUSY = Seen(now=0.0, busy=(0.9,), connections=64, quick=True, memory_left=True)
-IDLE = Seen(now=0.0, busy=(0.1, 0.1), connections=2, quick=True, memory_left=True)
+BUSY = Seen(now=0.0, busy=(0.9,), connections=64, quick=True, room=True)
+IDLE = Seen(now=0.0, busy=(0.1, 0.1), connections=2, quick=True, room=True)
 
 
 def actions(seen: Seen, seconds: float, limits: Limits = LIMITS) -> list[tuple[float, Action]]:
@@ -34,7 +34,7 @@ def actions(seen: Seen, seconds: float, limits: Limits = LIMITS) -> list[tuple[f
         pytest.param(replace(BUSY, connections=1), [], id="one connection can't be shared"),
         pytest.param(replace(BUSY, quick=False), [], id="the model is what takes the time"),
         pytest.param(replace(BUSY, quick=None), [], id="busy with something else than predictions"),
-        pytest.param(replace(BUSY, memory_left=False), [], id="no memory for another"),
+        pytest.param(replace(BUSY, room=False), [], id="no memory for another"),
         pytest.param(replace(BUSY, busy=(0.9, 0.9)), [], id="as many as there may be"),
         pytest.param(IDLE, [(60.0, Action.STOP)], id="one would do, for a minute"),
         pytest.param(replace(IDLE, busy=(0.1,)), [], id="the first one stays"),
