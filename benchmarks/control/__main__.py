@@ -25,6 +25,7 @@ ROWS: Mapping[str, Row] = {
     "endpoints": routing.ready_endpoints,
     "split": split.split,
     "turned-over": change.turned_over,
+    "turned-over-full": change.turned_over_without_room,
     "replaced": change.replaced,
     "step": step.step,
     "refusal": refusal.refusal,

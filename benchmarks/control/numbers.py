@@ -18,6 +18,7 @@ ROWS: Mapping[str, str] = {
     "endpoints": "endpoint ready → in both routers (p99)",
     "split": "split over 10,000 requests at 95/5 and 50/50",
     "turned-over": "95/5 → 5/95 → 95/5 under 200 requests/s",
+    "turned-over-full": "95/5 → 5/95 → 95/5 under 200 requests/s, target per pod by default",
     "replaced": "a variant's model replaced under 200 requests/s",
     "quiet": "second reconcile of an unchanged CR, and 10 idle minutes",
     "memory": "operator RSS idle; with 200 ModelDeployments",
