@@ -142,7 +142,9 @@ def test_a_change_is_kept_when_nothing_was_lost(failed, count, fewest, kept):
     replies = [Reply(503 if n < failed else 200) for n in range(count)]
     load = change.Load(0.0, Run([Outcome(n, n, 0.1, r) for n, r in enumerate(replies)], 1.0), {change._CHANGED: 0.0})
     world = World(kube=None, router="", catalogue=None, quick=False)
-    result = change._result(world, "replaced", "replaced", load, {"fewest_ready_pods": fewest, "needed": 5})
+    result = change._result(
+        world, "replaced", "replaced", load, {"fewest_ready_pods": fewest, "needed": 5, "target": 2}
+    )
     assert result.kept is kept
 
 
