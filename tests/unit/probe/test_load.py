@@ -80,7 +80,8 @@ def replying(response):
     ],
 )
 async def test_every_request_ends_as_one_outcome(handle, status, said):
-    done = await run(handle, patience=0.2, rate=1000, count=3)
+    patience = 0.2 if handle is never else 10  # a busy machine makes others wait too
+    done = await run(handle, patience=patience, rate=1000, count=3)
     assert [o.number for o in done.outcomes] == [0, 1, 2]
     assert {o.reply.status for o in done.outcomes} == {status}
     assert all(o.reply.error.startswith(said) for o in done.outcomes)
