@@ -163,13 +163,14 @@ async def test_a_weight_moves_only_as_far_as_capacity_and_the_hpa_is_told_of_the
     bench.now += 60
     await bench.put(name, spec(5, 95))
     again = await bench.reconcile(name)
-    assert dict(bench.routers.routes[NAMESPACE, name].split) == {stable: 80, candidate: 20}
-    assert bench.signal.demand(NAMESPACE, candidate) == pytest.approx(9.5)
+    assert dict(bench.routers.routes[NAMESPACE, name].split) == {stable: 84, candidate: 16}
+    assert bench.signal.demand(NAMESPACE, candidate) == pytest.approx(1.4 * 9.5)
     assert again is not None
     assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("False", "ShiftingTraffic")
-    await bench.endpoints(await bench.get("Deployment", candidate), 5)
+    await bench.endpoints(await bench.get("Deployment", candidate), 6)
     await bench.reconcile(name)
     assert dict(bench.routers.routes[NAMESPACE, name].split) == {stable: 5, candidate: 95}
+    assert bench.signal.demand(NAMESPACE, candidate) == pytest.approx(9.5), "there is no more to lead"
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "HorizontalPodAutoscaler"])
