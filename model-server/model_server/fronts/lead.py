@@ -30,11 +30,12 @@ _log = structlog.get_logger()
 
 TICK_SECONDS: Final = 0.25
 _SILENCE_SECONDS: Final = 10.0
-"""A helper that has said nothing for so long is ended, and one that isn't ready after"""
+"""A helper that has said nothing for so long is ended."""
 _START_SECONDS: Final = 60.0
+"""So is one that isn't ready by then."""
 _BACK_OFF_SECONDS: Final = 1.0
 _MAX_BACK_OFF_SECONDS: Final = 300.0
-"""Before another one, after one that failed."""
+"""Before another one, after one that failed: doubled each time."""
 _QUICK: Final = 0.9
 _SLOW: Final = 0.5
 """Share of the predictions that run on the event loop: at least so many with a quick model, fewer with a slow one."""
