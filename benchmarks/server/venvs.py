@@ -39,7 +39,7 @@ def python(name: str) -> Path:
 
 def ensure(name: str) -> bool:
     """Make the environment if it isn't there as required; whether it had to be made."""
-    wanted = hashlib.sha256(b"compiled".join(file.read_bytes() for file in _decided_by(name))).hexdigest()
+    wanted = _wanted(name)
     stamp = directory(name) / _STAMP
     if stamp.is_file() and stamp.read_text() == wanted:
         return False
@@ -48,6 +48,12 @@ def ensure(name: str) -> bool:
     _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", str(python(name)), *_packages(name))
     stamp.write_text(wanted)
     return True
+
+
+def _wanted(name: str) -> str:
+    """What the environment is made from. Ours is editable: one made from another checkout would measure its code."""
+    parts = [file.read_bytes() for file in _decided_by(name)] + ([bytes(_OURS)] if name == "ours" else [])
+    return hashlib.sha256(b"compiled".join(parts)).hexdigest()
 
 
 def versions(name: str) -> dict[str, str]:
