@@ -47,7 +47,11 @@ class Docker:
 
 
 class Buildah:
-    """buildah without a daemon: chroot isolation, its storage in the cache."""
+    """buildah without a daemon: chroot isolation, its storage in the cache.
+
+    Each command mounts in a namespace of its own, so that its mounts go with it, however it ends. One build at a time:
+    the caller holds a lock.
+    """
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -59,6 +63,7 @@ class Buildah:
 
         In Docker's format: every tool reads it, and it is not compressed, which would take longer than it saves.
         """
+        self._buildah("rm", "--all")  # working containers of builds that were killed
         base = self._base(console)
         self._buildah("build", "--layers", "--build-arg", f"BASE_IMAGE={base}", "--tag", reference, str(context))
         partial = archive.with_suffix(".partial")
@@ -86,7 +91,8 @@ class Buildah:
     def _buildah(self, *arguments: str) -> str:
         storage = self._cache / "buildah"
         options = ["--root", str(storage), "--runroot", str(storage / "run"), "--storage-driver", self._driver()]
-        return _run("buildah", *options, *arguments, environment={"BUILDAH_ISOLATION": "chroot"})
+        alone = ("unshare", "--mount", "--propagation", "private")
+        return _run(*alone, "buildah", *options, *arguments, environment={"BUILDAH_ISOLATION": "chroot"})
 
     def _driver(self) -> str:
         """overlay, except where the cache is itself on an overlay, as inside a container."""

@@ -83,10 +83,10 @@ def inside(namespaces: set[int]) -> list[str]:
 
 
 def mount_points() -> list[str]:
-    """Without those of other instances and of image builds, which come and go on a developer's machine."""
+    """Without those of other instances, which come and go on a developer's machine."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     others = [str(path) for path in STATE.parent.glob("*") if path != STATE]
-    return [p for p in points if not p.startswith(tuple(others)) and "/buildah" not in p]
+    return [p for p in points if not p.startswith(tuple(others))]
 
 
 def network_namespaces() -> set[int]:
