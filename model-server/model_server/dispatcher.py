@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -74,6 +75,8 @@ class Dispatcher:
         self._crowd = 0.0
         """Requests in flight when a batch ends and its clients are about to ask again, smoothed."""
         self._standing = standing.CALM
+        self._let_in: tuple[object, ...] = ()
+        """What was asked when `check` last said yes: a small body comes with its head, and is asked the same again."""
         self._promises = Promises()
         self._service = ServiceTime()
         telemetry.watch(lambda: self.in_flight, lambda: self.queue_depth)
@@ -119,11 +122,14 @@ class Dispatcher:
             raise Problem(Code.DEADLINE, "the deadline passed before the request could be queued")
         if self._idle:
             return
+        asked = (now, deadline, priority, rows, len(self._open), len(self._running))
+        if asked == self._let_in:
+            return
         load = self._load(priority, now)
         refused = admission.decide(load, rows, deadline - now, self._service)
-        if refused is None or (refused.why is Refusal.QUEUE_FULL and self._waiting.youngest_below(priority)):
-            return
-        raise self._refusal(refused, load, now)
+        if refused and not (refused.why is Refusal.QUEUE_FULL and self._waiting.youngest_below(priority)):
+            raise self._refusal(refused, load, now)
+        self._let_in = asked
 
     def enter(self, inputs: Tensors, deadline: float, priority: Priority, done: Done) -> Ticket:
         """Admit a request: it starts at once or waits its turn. Raises Problem when it can do neither.
@@ -222,11 +228,14 @@ class Dispatcher:
     def _taken(self, items: Sequence[Item], now: float) -> None:
         """`items` leave the queue."""
         self._waiting.started()
+        rows, bounds = 0, self._bounds(0)
         for item in items:
             self._waiting.remove(item)
             waited = now - item.arrived
             self._telemetry.queue_wait.observe(waited)
-            self._standing = self._standing.after(waited, now, self._bounds(item.rows))
+            if item.rows != rows:
+                rows, bounds = item.rows, self._bounds(item.rows)
+            self._standing = self._standing.after(waited, now, bounds)
 
     def _look_again(self, at: float) -> None:
         if self._gathering is not None:
@@ -344,8 +353,11 @@ class Dispatcher:
             ahead=ahead,
             rows_ahead=rows_ahead,
             max_rows=self._limits.max_rows,
-            longest_wait=self._standing.longest_wait(now, self._bounds(1)),
+            longest_wait=self._longest_wait(now),
         )
+
+    def _longest_wait(self, now: float) -> float:
+        return math.inf if self._standing is standing.CALM else self._standing.longest_wait(now, self._bounds(1))
 
     def _refusal(self, refused: Refused, load: Load, now: float) -> Problem:
         self._telemetry.shed.labels(refused.why.value).inc()

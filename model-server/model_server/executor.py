@@ -12,9 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from model_server import logs
 from model_server.models.tensors import Tensors
@@ -32,8 +31,7 @@ _TURN_SECONDS: Final = 0.002
 """For what is queued, before whoever asks the event loop for something else has a turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a prediction ended: exactly one of `outputs` and `error`."""
 
     outputs: Tensors | None

@@ -16,13 +16,24 @@ request_id: ContextVar[str] = ContextVar("request_id")
 verbose = False
 """Whether debug lines are written: asking here is cheaper than a call that writes nothing."""
 
+_given: dict[str, str] = {}
+
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(level: str, **always: str) -> None:
-    """Set up structlog, and let the libraries' warnings through the same way; empty `always` values are left out."""
-    global verbose  # noqa: PLW0603 - as global as the logs
+def configured() -> dict[str, str]:
+    """What `configure` was given, for another process of this server; empty before."""
+    return _given
+
+
+def configure(level: str, *, quiet: bool = True, **always: str) -> None:
+    """Set up structlog, and let the libraries' lines through the same way; empty `always` values are left out.
+
+    `quiet`: of libraries only warnings. A model's process has no others than the model's own.
+    """
+    global verbose, _given  # noqa: PLW0603 - as global as the logs
     verbose = level == "debug"
+    _given = {"level": level, **always}
     bound = {key: value for key, value in always.items() if value}
 
     def add_bound(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -45,7 +56,7 @@ def configure(level: str, **always: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING if quiet else 0), force=True)
 
 
 def _dumps(value: Any, **_: Any) -> str:

@@ -86,18 +86,23 @@ class Queues:
 
     def __init__(self) -> None:
         self._queues: dict[Priority, dict[Item, None]] = {priority: {} for priority in reversed(Priority)}
+        self._rows = dict.fromkeys(self._queues, 0)
         self.length = 0
         """Items of every priority."""
         self._starts = 0
 
     def add(self, item: Item) -> None:
         """`item` waits behind those of its priority."""
-        self._queues[item.ticket.priority][item] = None
+        priority = item.ticket.priority
+        self._queues[priority][item] = None
+        self._rows[priority] += item.rows
         self.length += 1
 
     def remove(self, item: Item) -> None:
         """`item`, which is here, waits no more."""
-        del self._queues[item.ticket.priority][item]
+        priority = item.ticket.priority
+        del self._queues[priority][item]
+        self._rows[priority] -= item.rows
         self.length -= 1
 
     def move(self, ticket: Ticket, priority: Priority) -> None:
@@ -105,6 +110,8 @@ class Queues:
         items = self.of(ticket)
         for item in items:
             del self._queues[ticket.priority][item]
+            self._rows[ticket.priority] -= item.rows
+            self._rows[priority] += item.rows
         ticket.priority = priority
         queue = self._queues[priority]
         in_order = sorted([*queue, *items], key=lambda item: item.ticket.number)
@@ -135,5 +142,10 @@ class Queues:
 
     def ahead_of(self, priority: Priority) -> tuple[int, int]:
         """(items, rows) that would be served before a request of `priority` that came now."""
-        queues = [queue for of, queue in self._queues.items() if of >= priority]
-        return sum(map(len, queues)), sum([item.rows for queue in queues for item in queue])
+        items = rows = 0
+        for served, queue in self._queues.items():
+            if served < priority:
+                break
+            items += len(queue)
+            rows += self._rows[served]
+        return items, rows

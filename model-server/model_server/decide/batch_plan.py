@@ -88,20 +88,25 @@ def plan(queue: Iterable[W], now: float, limits: Limits, service: ServiceTime, t
     hopeless: list[W] = []
     rows = 0
     tightest = float("inf")
+    at_ease = now + service.at_most(limits.max_rows)  # whose deadline is later has time for any batch: nearly everybody
     for item in queue:
-        grown, soonest = rows + item.rows, min(tightest, item.deadline)
-        if item.deadline <= now:
+        deadline, grown = item.deadline, rows + item.rows
+        hurried = deadline < at_ease or item.rows > limits.max_rows
+        if hurried and deadline <= now:
             expired.append(item)
-        elif item.deadline - now < service.at_most(item.rows) and (run or not traffic.probe):
+            continue
+        if hurried and deadline - now < service.at_most(item.rows) and (run or not traffic.probe):
             hopeless.append(item)
-        # A larger batch takes longer: not past the deadline of anybody in it.
-        elif not run or (
-            item.signature == run[0].signature and grown <= limits.max_rows and soonest - now >= service.at_most(grown)
-        ):
-            run.append(item)
-            rows, tightest = grown, soonest
-            if item.signature is None or rows >= limits.max_rows:
-                break
+            continue
+        soonest = min(tightest, deadline)
+        if run and (item.signature != run[0].signature or grown > limits.max_rows):
+            continue
+        if run and soonest < at_ease and soonest - now < service.at_most(grown):
+            continue  # a larger batch takes longer: not past the deadline of anybody in it
+        run.append(item)
+        rows, tightest = grown, soonest
+        if item.signature is None or rows >= limits.max_rows:
+            break
     if run and run[0].signature is not None and rows < limits.max_rows:
         gathered = run[0].arrived + limits.max_delay
         if not limits.max_delay:

@@ -205,17 +205,22 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         keep_alive = prediction.keep_alive and not self.inference.lifecycle.draining
-        lines = [STATUS_LINE[answer.status]]
-        for name, value in answer.headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-        tail = sum([part.nbytes for part in answer.tail]) if answer.tail else 0
-        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n" % (len(answer.body) + tail, request_id.encode()))
-        lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-        lines.append(answer.body)
-        if tail <= JOINED_BYTES:
-            self.transport.write(b"".join([*lines, *answer.tail]))
+        status, body, headers, tail = answer
+        length = sum([part.nbytes for part in tail]) if tail else 0
+        first = b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b%b" % (
+            STATUS_LINE[status],
+            b"".join([b"%b: %b\r\n" % header for header in headers]),
+            len(body) + length,
+            request_id.encode(),
+            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+            body,
+        )
+        if not tail:
+            self.transport.write(first)
+        elif length <= JOINED_BYTES:
+            self.transport.write(b"".join([first, *tail]))
         else:
-            self.transport.writelines([b"".join(lines), *answer.tail])
+            self.transport.writelines([first, *tail])
         if not keep_alive:
             self.transport.close()
         if self.flow.write_paused:

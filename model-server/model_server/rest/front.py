@@ -50,7 +50,7 @@ class Front:
         """One HTTP request."""
         request_id = RequestHead.of(scope["headers"]).request_id()
         logs.request_id.set(request_id)  # uvicorn gives each request a context of its own
-        extra: problems.Headers = [(b"x-request-id", request_id.encode())]
+        extra = [(b"x-request-id", request_id.encode())]
         if self.inference.lifecycle.draining:
             extra.append((b"connection", b"close"))
 

@@ -214,7 +214,8 @@ class Call:
                 raise error or RuntimeError("neither outputs nor an error")
             answer = self._encoded(outputs)
             if self._use is not None and self._use.result is not None:
-                answer.headers.append((b"x-inflight-cache", self._use.result.encode()))
+                found = (b"x-inflight-cache", self._use.result.encode())
+                answer = answer._replace(headers=(*answer.headers, found))
             self._answer(answer)
         except Problem as problem:
             self.fail(problem)

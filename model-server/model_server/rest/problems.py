@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -31,21 +30,21 @@ STATUS: Final[dict[Code, int]] = {
     Code.DEADLINE: 504,
 }
 
-Headers = list[tuple[bytes, bytes]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON: Final = (b"content-type", b"application/json")
 OCTETS: Final = (b"content-type", b"application/octet-stream")
 _PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
+_JSON_ONLY: Final = (JSON,)
 _PHRASES: Final = {499: "Client Closed Request", 422: "Unprocessable Content", 413: "Content Too Large"}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One complete HTTP answer, without what every answer gets (length, request id)."""
 
     status: int
     body: bytes
-    headers: Headers = field(default_factory=lambda: [JSON])
+    headers: Headers = _JSON_ONLY
     tail: Sequence[memoryview] = ()
     """Large parts of the body that come after `body`, perhaps sent after the answer was given: nobody changes them."""
 
@@ -62,7 +61,7 @@ def answer(problem: Problem, request_id: str) -> Answer:
         "error": problem.detail,
         "request_id": request_id,
     }
-    headers: Headers = [_PROBLEM_JSON]
+    headers = [_PROBLEM_JSON]
     if problem.retry_after_ms is not None:
         seconds = max(1, math.ceil(problem.retry_after_ms / 1000))
         headers.append((b"retry-after", b"%d" % seconds))
@@ -72,4 +71,4 @@ def answer(problem: Problem, request_id: str) -> Answer:
         headers.append((b"accept-encoding", b"gzip, deflate, identity"))
     if problem.code is Code.METHOD_NOT_ALLOWED:
         headers.append((b"allow", b"POST"))  # of predictions; what else there is says its own
-    return Answer(status, orjson.dumps(body), headers)
+    return Answer(status, orjson.dumps(body), tuple(headers))

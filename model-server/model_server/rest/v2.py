@@ -218,7 +218,7 @@ def encode(request: Request, outputs: Tensors, name: str, served: Served) -> Ans
     body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
         return Answer(200, body)
-    return Answer(200, body, [OCTETS, (JSON_LENGTH, b"%d" % len(body))], tail)
+    return Answer(200, body, (OCTETS, (JSON_LENGTH, b"%d" % len(body))), tail)
 
 
 def _output(name: str, raw: bool, outputs: Tensors, tail: list[memoryview]) -> dict[str, Any]:

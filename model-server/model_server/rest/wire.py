@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from model_server.errors import Code, Problem
 from model_server.queues import Priority
@@ -23,8 +22,7 @@ _COMPRESSED: Final = (b"gzip", b"deflate")
 _PRIORITIES: Final = {priority.name.lower().encode(): priority for priority in Priority}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """The headers that matter here; the last one wins where a header is repeated."""
 
     fields: dict[bytes, bytes]
@@ -36,8 +34,10 @@ class RequestHead:
 
     def request_id(self) -> str:
         """The client's x-request-id, or a new one where it has none that can be echoed."""
-        given = self.fields.get(b"x-request-id", b"")
-        return given.decode() if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        given = self.fields.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode()
+        return f"{random.getrandbits(128):032x}"
 
     def check_media_type(self, *, raw: bool) -> None:
         """Problem(unsupported_media_type) unless the body is JSON, which no content type counts as.
@@ -98,8 +98,8 @@ class RequestHead:
             if not _MILLISECONDS.fullmatch(given):
                 raise Problem(Code.BAD_REQUEST, "x-request-timeout-ms must be a whole number of milliseconds")
             milliseconds = min(milliseconds, _clamped(given))
-        routers = self.fields.get(b"x-envoy-expected-rq-timeout-ms", b"")
-        if _MILLISECONDS.fullmatch(routers):
+        routers = self.fields.get(b"x-envoy-expected-rq-timeout-ms")
+        if routers is not None and _MILLISECONDS.fullmatch(routers):
             milliseconds = min(milliseconds, _clamped(routers))
         return max(0.0, milliseconds / 1000)
 

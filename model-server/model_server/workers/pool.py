@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import structlog
 
+from model_server import logs
 from model_server.errors import Code, LoadFailure, Problem, Reason
 from model_server.executor import Done, Outcome
 from model_server.models.base import Metadata
@@ -50,6 +51,8 @@ _ENDING_SECONDS: Final = 0.5
 class _Job:
     inputs: Tensors
     done: Done
+    request_id: str
+    """What is logged meanwhile has this id; empty for a batch."""
     limit: asyncio.TimerHandle | None = None
     started: float = 0.0
 
@@ -109,7 +112,7 @@ class WorkerPool:
 
     def submit(self, inputs: Tensors, done: Done) -> None:
         """See Executor."""
-        self._again(_Job(inputs, done))
+        self._again(_Job(inputs, done, logs.request_id.get("")))
 
     def stop(self) -> None:
         """End every process: whoever stops has drained before."""
@@ -232,7 +235,7 @@ class WorkerPool:
         job.started = time.perf_counter()
         worker.job = job
         try:
-            worker.channel.send({}, job.inputs)
+            worker.channel.send({"request_id": job.request_id}, job.inputs)
         except OSError:  # it has ended, or is about to, and has not seen the request: another may
             worker.job = None
             self._loop.call_later(_ENDING_SECONDS, worker.child.kill)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import structlog
 
+from model_server import logs, memory
 from model_server.errors import LoadFailure, Reason
 from model_server.models.base import Metadata
 from model_server.models.tensors import DATATYPES, TensorSpec
@@ -74,7 +75,8 @@ class Template:
         with theirs:
             environ = {**os.environ, **_SINGLE_THREADED}
             self._child = process.start("model_server.workers.template", [str(os.getpid())], theirs, environ)
-        self._control.send(wire.header({**asdict(files), "path": str(files.path), **asdict(recycling)}))
+        order = {**asdict(files), "path": str(files.path), **asdict(recycling), "logs": logs.configured()}
+        self._control.send(wire.header(order))
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._readable)
         self._loop.add_reader(self._child, self._gone)
@@ -107,7 +109,8 @@ class Template:
 
     def _send(self, descriptors: Sequence[int], *, fork: bool) -> None:
         try:
-            socket.send_fds(self._control, [wire.header({"fork": fork})], list(descriptors))
+            order = wire.header({"fork": fork, "room": memory.headroom()})
+            socket.send_fds(self._control, [order], list(descriptors))
         except OSError as error:
             raise NoWorkerError(f"the process that has the model can't be reached: {error}") from None
 

@@ -20,6 +20,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from model_server import logs, memory
 from model_server.errors import LoadFailure, Reason, first_line
 from model_server.models.base import Model
 from model_server.models.loading import load, warm_up
@@ -45,6 +46,8 @@ def main() -> NoReturn:
     _write_lines_at_once()
     control = socket.socket(fileno=HANDED)
     order = wire.parsed(control.recv(PACKET_BYTES))
+    if order["logs"]:
+        logs.configure(**order["logs"], quiet=False)
     try:
         model = _loaded(order)
     except LoadFailure as failure:
@@ -54,9 +57,8 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()  # a collection in a worker must not write to, and so copy, what it shares
     control.send(wire.header({"loaded": _told(model), "warm_up": outcome, "forks": _forkable()}))
-    recycling = Recycling(order["max_requests"], order["max_rss_bytes"])
     with contextlib.suppress(OSError):  # the front has gone
-        _Template(control, model, recycling, order["threads"], front).run()
+        _Template(control, model, order, front).run()
     _leave(0)
 
 
@@ -73,11 +75,12 @@ def _loaded(order: dict[str, Any]) -> Model:
 
 
 class _Template:
-    def __init__(self, control: socket.socket, model: Model, recycling: Recycling, threads: int, front: int) -> None:
+    def __init__(self, control: socket.socket, model: Model, order: dict[str, Any], front: int) -> None:
         self._control = control
         self._model = model
-        self._recycling = recycling
-        self._threads = threads
+        self._recycling = Recycling(order["max_requests"], order["max_rss_bytes"])
+        self._threads: int = order["threads"]
+        self._bounded = order["device"] == "cpu"  # a GPU's library maps far more than it takes
         self._front = front
 
     def run(self) -> None:
@@ -86,17 +89,19 @@ class _Template:
             packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES, DESCRIPTORS)
             if not packet:
                 return
-            if not wire.parsed(packet)["fork"]:
-                self._become_worker(descriptors)
+            order = wire.parsed(packet)
+            room = order["room"] if self._bounded else None
+            if not order["fork"]:
+                self._become_worker(descriptors, room)
             try:
-                told: dict[str, Any] = {"born": self._fork(descriptors)}
+                told: dict[str, Any] = {"born": self._fork(descriptors, room)}
             except OSError as error:  # no more processes, or no memory, for now
                 told = {"refused": str(error)}
             for each in descriptors:
                 os.close(each)
             self._control.send(wire.header(told))
 
-    def _fork(self, descriptors: list[int]) -> int:
+    def _fork(self, descriptors: list[int], room: int | None) -> int:
         """A worker's pid; the process in between has ended, so it is the front's child now. OSError."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -104,14 +109,14 @@ class _Template:
         try:
             between = os.fork()
             if not between:
-                self._between(pipe, descriptors)
+                self._between(pipe, descriptors, room)
             os.waitpid(between, 0)
             return int(os.read(pipe[0], 32))  # BlockingIOError, an OSError, when it could not fork either
         finally:
             for each in pipe:
                 os.close(each)
 
-    def _between(self, pipe: tuple[int, int], descriptors: list[int]) -> NoReturn:
+    def _between(self, pipe: tuple[int, int], descriptors: list[int], room: int | None) -> NoReturn:
         try:
             pid = os.fork()
             if pid:
@@ -121,7 +126,7 @@ class _Template:
                 os.close(each)
             os.setsid()
             self._adopted()
-            self._become_worker(descriptors)
+            self._become_worker(descriptors, room)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -134,8 +139,10 @@ class _Template:
             time.sleep(0.0002)
         die_with_parent(self._front)
 
-    def _become_worker(self, descriptors: list[int]) -> NoReturn:
+    def _become_worker(self, descriptors: list[int], room: int | None) -> NoReturn:
         self._control.close()
+        if room is not None:
+            memory.take_no_more_than(room)
         sock, incoming, outgoing = descriptors
         try:
             serve(self._model, Channel(socket.socket(fileno=sock), outgoing, incoming), self._recycling, self._threads)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from model_server import logs
 from model_server.errors import Code, Problem
 from model_server.models.base import Model
 from model_server.models.tensors import Tensors
@@ -65,10 +66,11 @@ def _answer(
     model: Model, channel: Channel, message: dict[str, Any], memory: memoryview, due: Callable[[], bool]
 ) -> bool:
     """Whether this was the last answer."""
+    logs.request_id.set(message["request_id"])
     start = time.perf_counter()
-    outputs, told = _predicted(model, message, memory)
+    outputs, told, exhausted = _predicted(model, message, memory)
     told["seconds"] = time.perf_counter() - start
-    leaving = due()
+    leaving = due() or exhausted
     try:
         channel.send({**told, "leaving": leaving}, outputs)
     except UnsendableError as error:
@@ -76,15 +78,19 @@ def _answer(
     return leaving
 
 
-def _predicted(model: Model, message: dict[str, Any], memory: memoryview) -> tuple[Tensors | None, dict[str, Any]]:
+def _predicted(
+    model: Model, message: dict[str, Any], memory: memoryview
+) -> tuple[Tensors | None, dict[str, Any], bool]:
+    """(outputs, what else is told, whether memory ran out: then what a leak has taken goes with this worker)."""
     try:
         # Copies: a model may keep its inputs or write to them, and the memory is the next request's.
-        return model.predict(arrays(message, memory)), {}
+        return model.predict(arrays(message, memory)), {}, False
     except Problem as problem:
-        return None, {"problem" if problem.code is Code.BAD_INPUT else "error": _clean(problem.detail)}
+        return None, {"problem" if problem.code is Code.BAD_INPUT else "error": _clean(problem.detail)}, False
     except BaseException as error:  # a model may raise anything, SystemExit too
         trace = "".join(traceback.format_exception(error))[-_TRACE_CHARACTERS:]
-        return None, {"error": _clean(f"{type(error).__name__}: {_text(error)}"), "trace": _clean(trace)}
+        told = {"error": _clean(f"{type(error).__name__}: {_text(error)}"), "trace": _clean(trace)}
+        return None, told, isinstance(error, MemoryError)
 
 
 def _text(error: BaseException) -> str:

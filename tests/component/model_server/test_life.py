@@ -46,6 +46,30 @@ async def test_sigterm_turns_readiness_off_keeps_serving_finishes_what_runs_and_
     assert running.ended() == 0
 
 
+TALKATIVE = """
+import logging
+
+class A:
+    def predict(self, inputs):
+        logging.getLogger("shop.model").info("looking at %s", inputs["x"].tolist())
+        return inputs["x"]
+"""
+
+
+def test_what_a_model_logs_in_its_process_has_the_id_of_its_request(tmp_path: Path) -> None:
+    path = write(tmp_path, "model.py", TALKATIVE.encode())
+    with started("--model", f"digits={path}", "--format", "python", VARIANT="b") as running:
+        for name in ("r-1", "r-2"):
+            answer = httpx.post(running.url + INFER, json=BODY, headers={"x-request-id": name}, timeout=30)
+            assert answer.status_code == 200
+        running.wait_for("looking at [[1.0, 2.0]]")
+        running.stop()
+    found = [line for line in running.log if line.get("event") == "looking at [[1.0, 2.0]]" and "request_id" in line]
+    assert [(line["request_id"], line["level"], line["variant"]) for line in found] == [
+        ("r-1", "info", "b"), ("r-2", "info", "b"),
+    ]  # fmt: skip
+
+
 def test_idle_connections_do_not_hold_up_the_end(onnx_file: Path) -> None:
     with started("--model", f"digits={onnx_file}") as running, httpx.Client() as http:
         http.get(running.url + "/v2")

@@ -24,7 +24,7 @@ def configured() -> Iterator[None]:
     try:
         yield
     finally:
-        logs.verbose = False
+        logs.verbose, logs._given = False, {}
         structlog.reset_defaults()
         logging.basicConfig(handlers=[], force=True)
 
