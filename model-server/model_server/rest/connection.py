@@ -45,6 +45,8 @@ class Connection(HttpToolsProtocol):
     """Of what is being parsed."""
     _receiving = False
     """Whether a request has begun to come and isn't all there."""
+    _resting_since = math.inf
+    """When the last answer had gone, on the loop's clock; infinity: a request is under way."""
     _reader_timer: asyncio.TimerHandle | None = None
     """While the client must first read what was sent."""
     _incoming: Prediction | None = None
@@ -59,9 +61,7 @@ class Connection(HttpToolsProtocol):
         self.inference = self._front.inference
         if self.adopted:
             self._head_bytes = None
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._rest()
         else:
             self._close_after(HEAD_SECONDS)
             self.give_if_idle()
@@ -75,6 +75,33 @@ class Connection(HttpToolsProtocol):
             self._current.leave()
             self._current = None
         super().connection_lost(exc)
+        self._end_rest()
+
+    def _rest(self) -> None:
+        """Wait for the next request, but not for ever."""
+        self._resting_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn's word for it: a request has begun. Its timer may ring: one for each would cost more than that."""
+        self._resting_since = math.inf
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The timer rings: see whether it has been as long since the last answer."""
+        self.timeout_keep_alive_task = None
+        left = self._resting_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            super().timeout_keep_alive_handler()
+        elif left < math.inf:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+
+    def _end_rest(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and arm the timers for what hasn't come: rarely anything."""
@@ -187,14 +214,14 @@ class Connection(HttpToolsProtocol):
             incoming.completed()
         if answered and not self.transport.is_closing():
             self._stop_waiting()
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._rest()
 
     def on_response_complete(self) -> None:
         """An ASGI answer has gone."""
+        self._end_rest()  # uvicorn starts a timer of its own, unless there is more to answer
         super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self._resting_since = self.loop.time()
         if self.cycle.response_complete and self.cycle.more_body:
             self._linger()
         self._give_soon()
@@ -236,7 +263,13 @@ class Connection(HttpToolsProtocol):
     def _go_on(self, prediction: Prediction) -> None:
         """The answer has gone: whatever is next in turn."""
         self._current = None
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._rest()
         if not prediction.complete:
             self._linger()
         self._give_soon()
