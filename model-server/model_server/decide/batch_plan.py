@@ -45,7 +45,7 @@ class Limits:
 
 NO_BATCHING: Final = Limits()
 
-_LINGER_SHARE: Final = 0.25
+_LINGER_SHARE: Final = 0.35
 """Of a prediction's fixed cost that a free slot may wait for requests that are about to come."""
 _CROWD: Final = 0.95
 """Share of the requests that a slot may expect with which it waits for no more."""
@@ -122,7 +122,7 @@ def _lingering(waiting: int, traffic: Traffic, service: ServiceTime) -> float:
 
     When a batch ends, its clients ask again within milliseconds. A slot that took the first of them alone, or only
     those that had come meanwhile, would be busy with few rows for nearly as long as with all of them. So it waits
-    while fewer are there than lately came at once, for a quarter of what a prediction costs whatever its size; a lone
+    while fewer are there than lately came at once, for a third of what a prediction costs whatever its size; a lone
     client is never kept waiting.
     """
     if waiting >= math.ceil(_CROWD * traffic.share - _DOUBT):
