@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults \
+.PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
 	bench-control bench-server lock clean
 
 help: ## list the targets
@@ -62,6 +62,9 @@ stubs: venv ## write the gRPC API's descriptor and types from its .proto
 verify: venv tools ## fail when something generated is stale
 	$(BIN)/python -m inflight_demo.manifests --check
 	$(BIN)/python -m inflight_demo.stubs --check
+
+clients: venv ## KServe's own clients against our server, in an environment of theirs (not part of make test)
+	$(BIN)/pytest tests/clients --timeout 600
 
 faults: venv ## the long fault tests (not part of make test)
 	$(BIN)/pytest tests/faults -m e2e --timeout 1800

@@ -1,7 +1,7 @@
 """Clients that everybody uses, unmodified, against a real server process: tritonclient over HTTP, KServe's.
 
 KServe's Python package brings 68 others and wants an older protobuf than ours, so what its client (0.21.0) sends is
-written down here, byte by byte, with the headers that it adds.
+written down here, byte by byte, with the headers that it adds. The package itself is asked by `make clients`.
 """
 
 from __future__ import annotations
