@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inflight_cluster import builders
 from inflight_cluster.console import Console
+from inflight_cluster.locks import exclusive
 from inflight_cluster.settings import load
 from inflight_demo.cluster import CLUSTER, quietly
 from inflight_demo.models import Catalogue
@@ -34,5 +35,6 @@ def ensure(catalogue: Catalogue) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copyfile(model, Path(scratch) / "model.onnx")
             (Path(scratch) / "Dockerfile").write_text(_DOCKERFILE)
-            builder.build(Path(scratch), f"docker.io/{REFERENCE}", archive, Console())
+            with exclusive(cache / "images.lock"):
+                builder.build(Path(scratch), f"docker.io/{REFERENCE}", archive, Console())
     quietly(CLUSTER, "load", str(archive))

@@ -26,11 +26,8 @@ def configured() -> dict[str, str]:
     return _given
 
 
-def configure(level: str, *, quiet: bool = True, **always: str) -> None:
-    """Set up structlog, and let the libraries' lines through the same way; empty `always` values are left out.
-
-    `quiet`: of libraries only warnings. A model's process has no others than the model's own.
-    """
+def configure(level: str, **always: str) -> None:
+    """Set up structlog, and let the libraries' warnings through the same way; empty `always` values are left out."""
     global verbose, _given  # noqa: PLW0603 - as global as the logs
     verbose = level == "debug"
     _given = {"level": level, **always}
@@ -56,7 +53,7 @@ def configure(level: str, *, quiet: bool = True, **always: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING if quiet else 0), force=True)
+    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)
 
 
 def _dumps(value: Any, **_: Any) -> str:

@@ -1,44 +1,50 @@
-"""How much memory this container has left: cgroup v2's own words. And what a process does about it."""
+"""How much memory this container has and what is left of it, in cgroup v2's own words."""
 
 from __future__ import annotations
 
+import contextlib
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
-_STATUS: Final = Path("/proc/self/status")
+_PROCESSES: Final = Path("/proc")
 _ROOM: Final = 1.5
 """A process like this one, and what requests need meanwhile."""
 
 
-def headroom(cgroup: Path = _CGROUP) -> int | None:
-    """Bytes that this container may still take, not below 0; None where nothing limits it.
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes."""
 
-    Files that were read or are mapped, as the model is, don't count: they make way for anything else.
-    """
+    limit: int
+    room: int
+    """What the container may still take. Files that were read or are mapped, as the model is, make way for it."""
+
+
+def now(cgroup: Path = _CGROUP) -> Memory | None:
+    """None where nothing limits this container, or nobody says."""
     try:
-        most = int((cgroup / "memory.max").read_text())
+        limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
         stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return max(0, most - used + int(stat["file"]) - int(stat["shmem"]))
+        makes_way = int(stat["file"]) - int(stat["shmem"]) + int(stat["slab_reclaimable"])
     except (OSError, ValueError, KeyError):
         return None
+    return Memory(limit, max(0, limit - used + makes_way))
 
 
-def left_for_another(cgroup: Path = _CGROUP) -> bool:
+def left_for_another() -> bool:
     """Whether a second process as large as this one has ever been fits below the limit; yes where there is none."""
-    room = headroom(cgroup)
-    return room is None or room >= _ROOM * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = now()
+    return memory is None or memory.room >= _ROOM * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def take_no_more_than(room: int) -> None:
-    """From now on this process gets a MemoryError, or its native code an error, for more than `room` bytes of its own.
-
-    A container that runs out of memory is ended as a whole: since Kubernetes 1.28 the kernel is told to (cgroup v2,
-    memory.oom.group). So a process must notice before.
-    """
-    own = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = 1024 * int(own.split()[1]) + room
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+def anonymous(pid: int, processes: Path = _PROCESSES) -> int:
+    """Resident bytes of a process that are no file's; 0 when it has ended."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (processes / str(pid) / "status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return 1024 * int(line.split()[1])
+    return 0

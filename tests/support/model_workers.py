@@ -64,7 +64,8 @@ class Model:
     def random(self, inputs): return {"y": np.array([np.random.random()])}
     def nice(self, inputs):
         score = int(open("/proc/self/oom_score_adj").read())
-        return {"nice": np.array([os.nice(0)]), "oom": np.array([score])}
+        group = int(open("/proc/self/autogroup").read().split()[-1]) if os.path.exists("/proc/self/autogroup") else 10
+        return {"nice": np.array([os.nice(0)]), "oom": np.array([score]), "group": np.array([group])}
     def keep(self, inputs): self.kept.append(inputs["x"])
     def kept_first(self, inputs): return {"x": self.kept[0]}
     def write(self, inputs): inputs["x"] += 1
@@ -75,6 +76,10 @@ class Model:
 
     def eat(self, inputs):
         while True: self.kept.append(np.ones(1 << 22))
+
+    def hoard(self, inputs):
+        self.kept.append(np.ones(1 << 24))
+        time.sleep(60)
 
     def leak(self, inputs): self.kept.append(np.ones(1 << 22))
 

@@ -91,7 +91,7 @@ def plan(queue: Iterable[W], now: float, limits: Limits, service: ServiceTime, t
     at_ease = now + service.at_most(limits.max_rows)  # whose deadline is later has time for any batch: nearly everybody
     for item in queue:
         deadline, grown = item.deadline, rows + item.rows
-        hurried = deadline < at_ease or item.rows > limits.max_rows
+        hurried = deadline <= at_ease or item.rows > limits.max_rows
         if hurried and deadline <= now:
             expired.append(item)
             continue
@@ -122,7 +122,7 @@ def _lingering(waiting: int, traffic: Traffic, service: ServiceTime) -> float:
 
     When a batch ends, its clients ask again within milliseconds. A slot that took the first of them alone, or only
     those that had come meanwhile, would be busy with few rows for nearly as long as with all of them. So it waits
-    while fewer are there than lately came at once, for a third of what a prediction costs whatever its size; a lone
+    while fewer are there than lately came at once, for 0.35 of what a prediction costs whatever its size; a lone
     client is never kept waiting.
     """
     if waiting >= math.ceil(_CROWD * traffic.share - _DOUBT):

@@ -152,6 +152,7 @@ class Connection(HttpToolsProtocol):
         self.expect_100_continue = False
         self._head_bytes = self._data_bytes
         self._receiving = True
+        self._resting_since = math.inf
 
     def on_headers_complete(self) -> None:
         """From here on the request's own deadline counts."""

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 import structlog
 
-from model_server import logs
+from model_server import logs, memory
+from model_server.decide import eviction
 from model_server.errors import Code, LoadFailure, Problem, Reason
 from model_server.executor import Done, Outcome
 from model_server.models.base import Metadata
@@ -42,6 +43,9 @@ _START_SECONDS: Final = 30.0
 _GIVE_UP_PAUSE: Final = 2.0
 """With pauses longer than this and no worker left, requests aren't kept waiting for one."""
 _HUNG: Final = "the model took far longer than any request may"
+_TOOK_TOO_MUCH: Final = "the container was nearly out of memory, and the model's process had taken {:.0f} MiB more"
+_LOOK_SECONDS: Final = 0.05
+"""At the container's memory: how far it may fill in between is what `decide.eviction` leaves room for."""
 _STOP_SECONDS: Final = 2.0
 _ENDING_SECONDS: Final = 0.5
 """From the end of a worker's socket to its own."""
@@ -74,6 +78,8 @@ class _Worker:
     limit: asyncio.TimerHandle | None = None
     """Set until it is ready."""
     job: _Job | None = None
+    at_first: int = 0
+    """Bytes that it had when it was ready."""
 
 
 class WorkerPool:
@@ -98,6 +104,7 @@ class WorkerPool:
         self._backoff = Backoff()
         self._pause = 0.0
         self._warm: asyncio.Future[None] = self._loop.create_future()
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, files: ModelFiles) -> Metadata:
         """Load the model and start the workers; warm when this returns. LoadFailure says why not."""
@@ -107,6 +114,8 @@ class WorkerPool:
         for _ in range(self.slots):
             self._hire(supervisor, 0.0)
         await self._warm
+        if memory.now() is not None:
+            self._watching = self._loop.create_task(self._watch_memory())
         _log.info("workers ready", workers=self.slots, forked=supervisor.forks)
         return metadata
 
@@ -116,6 +125,8 @@ class WorkerPool:
 
     def stop(self) -> None:
         """End every process: whoever stops has drained before."""
+        if self._watching is not None:
+            self._watching.cancel()
         for task in self._hiring:
             task.cancel()
         for job in (*self._jobs, *(worker.job for worker in self._workers if worker.job is not None)):
@@ -195,7 +206,7 @@ class WorkerPool:
                 self._warm.set_result(None)
 
     def _understood(
-        self, worker: _Worker, message: dict[str, Any], memory: memoryview
+        self, worker: _Worker, message: dict[str, Any], data: memoryview
     ) -> tuple[_Job, Outcome, bool] | None:
         """The answer to a job, and whether the worker leaves; None: it is ready. WireError and others for nonsense."""
         if worker.limit is not None:
@@ -203,10 +214,11 @@ class WorkerPool:
                 raise WireError("it isn't ready")
             worker.limit.cancel()
             worker.limit = None
+            worker.at_first = memory.anonymous(worker.child.pid)
             return None
         if worker.job is None:
             raise WireError("an answer nobody asked for")
-        outcome = answers.outcome(message, memory, time.perf_counter() - worker.job.started)
+        outcome = answers.outcome(message, data, time.perf_counter() - worker.job.started)
         return worker.job, outcome, message["leaving"] is True
 
     def _answered(self, worker: _Worker, job: _Job, outcome: Outcome, leaving: bool) -> None:
@@ -287,6 +299,18 @@ class WorkerPool:
         if job is not None:
             job.end(answers.lost(why))
         self._give_up(why)
+
+    async def _watch_memory(self) -> None:
+        """End whoever has taken too much before the kernel ends the whole container."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            state = memory.now()
+            if state is None or state.room >= eviction.margin(state.limit) or self._ending:
+                continue
+            grown = {w: memory.anonymous(w.child.pid) - w.at_first for w in self._workers if w.limit is None}
+            worker = eviction.choose(state.room, state.limit, grown)
+            if worker is not None:
+                self._lose(worker, _TOOK_TOO_MUCH.format(grown[worker] / 2**20))
 
     def _give_up(self, why: str) -> None:
         while self._crash_looping and self._jobs:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from model_server import logs, memory
+from model_server import logs
 from model_server.errors import LoadFailure, Reason
 from model_server.models.base import Metadata
 from model_server.models.tensors import DATATYPES, TensorSpec
@@ -109,8 +109,7 @@ class Template:
 
     def _send(self, descriptors: Sequence[int], *, fork: bool) -> None:
         try:
-            order = wire.header({"fork": fork, "room": memory.headroom()})
-            socket.send_fds(self._control, [order], list(descriptors))
+            socket.send_fds(self._control, [wire.header({"fork": fork})], list(descriptors))
         except OSError as error:
             raise NoWorkerError(f"the process that has the model can't be reached: {error}") from None
 

@@ -20,7 +20,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from model_server import logs, memory
+from model_server import logs
 from model_server.errors import LoadFailure, Reason, first_line
 from model_server.models.base import Model
 from model_server.models.loading import load, warm_up
@@ -47,7 +47,7 @@ def main() -> NoReturn:
     control = socket.socket(fileno=HANDED)
     order = wire.parsed(control.recv(PACKET_BYTES))
     if order["logs"]:
-        logs.configure(**order["logs"], quiet=False)
+        logs.configure(**order["logs"])
     try:
         model = _loaded(order)
     except LoadFailure as failure:
@@ -80,7 +80,6 @@ class _Template:
         self._model = model
         self._recycling = Recycling(order["max_requests"], order["max_rss_bytes"])
         self._threads: int = order["threads"]
-        self._bounded = order["device"] == "cpu"  # a GPU's library maps far more than it takes
         self._front = front
 
     def run(self) -> None:
@@ -89,19 +88,17 @@ class _Template:
             packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES, DESCRIPTORS)
             if not packet:
                 return
-            order = wire.parsed(packet)
-            room = order["room"] if self._bounded else None
-            if not order["fork"]:
-                self._become_worker(descriptors, room)
+            if not wire.parsed(packet)["fork"]:
+                self._become_worker(descriptors)
             try:
-                told: dict[str, Any] = {"born": self._fork(descriptors, room)}
+                told: dict[str, Any] = {"born": self._fork(descriptors)}
             except OSError as error:  # no more processes, or no memory, for now
                 told = {"refused": str(error)}
             for each in descriptors:
                 os.close(each)
             self._control.send(wire.header(told))
 
-    def _fork(self, descriptors: list[int], room: int | None) -> int:
+    def _fork(self, descriptors: list[int]) -> int:
         """A worker's pid; the process in between has ended, so it is the front's child now. OSError."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -109,14 +106,14 @@ class _Template:
         try:
             between = os.fork()
             if not between:
-                self._between(pipe, descriptors, room)
+                self._between(pipe, descriptors)
             os.waitpid(between, 0)
             return int(os.read(pipe[0], 32))  # BlockingIOError, an OSError, when it could not fork either
         finally:
             for each in pipe:
                 os.close(each)
 
-    def _between(self, pipe: tuple[int, int], descriptors: list[int], room: int | None) -> NoReturn:
+    def _between(self, pipe: tuple[int, int], descriptors: list[int]) -> NoReturn:
         try:
             pid = os.fork()
             if pid:
@@ -126,7 +123,7 @@ class _Template:
                 os.close(each)
             os.setsid()
             self._adopted()
-            self._become_worker(descriptors, room)
+            self._become_worker(descriptors)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -139,10 +136,8 @@ class _Template:
             time.sleep(0.0002)
         die_with_parent(self._front)
 
-    def _become_worker(self, descriptors: list[int], room: int | None) -> NoReturn:
+    def _become_worker(self, descriptors: list[int]) -> NoReturn:
         self._control.close()
-        if room is not None:
-            memory.take_no_more_than(room)
         sock, incoming, outgoing = descriptors
         try:
             serve(self._model, Channel(socket.socket(fileno=sock), outgoing, incoming), self._recycling, self._threads)

@@ -5,6 +5,7 @@ Runs in a process of its own, forked from the template. What it prints stays on 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -24,6 +25,8 @@ from model_server.workers.wire import UnsendableError
 
 NICE: Final = 10
 """Refusals and probes, made by the front, should be quick also when predictions use all of the machine."""
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
+"""Of a session, and each worker leads one: its own niceness (sched(7))."""
 _OOM_SCORE: Final = 500
 """When memory runs out it is a worker that should go, not the front."""
 _TRACE_CHARACTERS: Final = 8192
@@ -51,6 +54,8 @@ def serve(model: Model, channel: Channel, recycling: Recycling, threads: int) ->
 def _settle(threads: int) -> None:
     """Be a good neighbour, and not quite the same as the other workers."""
     os.nice(NICE)
+    with contextlib.suppress(OSError):  # where sessions share the CPU as groups, that counts within this one only
+        _AUTOGROUP.write_text(str(NICE))
     score = Path("/proc/self/oom_score_adj")
     score.write_text(str(max(_OOM_SCORE, int(score.read_text()))))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # writing a large one down would keep its successor waiting
@@ -68,9 +73,9 @@ def _answer(
     """Whether this was the last answer."""
     logs.request_id.set(message["request_id"])
     start = time.perf_counter()
-    outputs, told, exhausted = _predicted(model, message, memory)
+    outputs, told = _predicted(model, message, memory)
     told["seconds"] = time.perf_counter() - start
-    leaving = due() or exhausted
+    leaving = due()
     try:
         channel.send({**told, "leaving": leaving}, outputs)
     except UnsendableError as error:
@@ -78,19 +83,15 @@ def _answer(
     return leaving
 
 
-def _predicted(
-    model: Model, message: dict[str, Any], memory: memoryview
-) -> tuple[Tensors | None, dict[str, Any], bool]:
-    """(outputs, what else is told, whether memory ran out: then what a leak has taken goes with this worker)."""
+def _predicted(model: Model, message: dict[str, Any], memory: memoryview) -> tuple[Tensors | None, dict[str, Any]]:
     try:
         # Copies: a model may keep its inputs or write to them, and the memory is the next request's.
-        return model.predict(arrays(message, memory)), {}, False
+        return model.predict(arrays(message, memory)), {}
     except Problem as problem:
-        return None, {"problem" if problem.code is Code.BAD_INPUT else "error": _clean(problem.detail)}, False
+        return None, {"problem" if problem.code is Code.BAD_INPUT else "error": _clean(problem.detail)}
     except BaseException as error:  # a model may raise anything, SystemExit too
         trace = "".join(traceback.format_exception(error))[-_TRACE_CHARACTERS:]
-        told = {"error": _clean(f"{type(error).__name__}: {_text(error)}"), "trace": _clean(trace)}
-        return None, told, isinstance(error, MemoryError)
+        return None, {"error": _clean(f"{type(error).__name__}: {_text(error)}"), "trace": _clean(trace)}
 
 
 def _text(error: BaseException) -> str:

@@ -49,9 +49,12 @@ async def test_sigterm_turns_readiness_off_keeps_serving_finishes_what_runs_and_
 TALKATIVE = """
 import logging
 
+log = logging.getLogger("shop.model")
+log.setLevel(logging.INFO)
+
 class A:
     def predict(self, inputs):
-        logging.getLogger("shop.model").info("looking at %s", inputs["x"].tolist())
+        log.info("looking at %s", inputs["x"].tolist())
         return inputs["x"]
 """
 

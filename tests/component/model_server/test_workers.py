@@ -48,6 +48,7 @@ async def test_predictions_run_at_once_in_processes_of_this_one(shared: Pool) ->
 async def test_workers_yield_the_machine_to_the_front_and_go_first_when_memory_runs_out(shared: Pool) -> None:
     told = answered(await shared.predict("nice"))
     assert told["nice"][0] == min(19, os.nice(0) + NICE)
+    assert told["group"][0] == NICE, "of its session, where the scheduler looks at that first"
     assert told["oom"][0] >= 500
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import struct
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from model_server import memory
 from model_server.errors import Code, Problem
+from model_server.memory import Memory
 from model_serving import until
 from model_workers import MODEL, Pool, alive, answered, children, descriptors, parent, running
 
@@ -60,21 +62,31 @@ async def test_a_lost_worker_costs_one_request_and_is_replaced(model: Path, do: 
         await until(lambda: not any(map(alive, before - after)))
 
 
-async def test_a_prediction_that_wants_more_than_the_container_has_fails_alone_and_what_it_took_is_given_back(
+async def test_memory_that_runs_out_costs_one_request(model: Path) -> None:
+    async with running(model) as pool:
+        pid = await pool.pid()
+        resource.prlimit(pid, resource.RLIMIT_DATA, (2**28, 2**28))
+        error = (await pool.predict("eat")).error
+        assert "MemoryError" in str(error)
+        assert await pool.pid() == pid, "where Python notices, it is an error like any other"
+
+
+async def test_who_has_filled_the_container_is_ended_before_the_kernel_ends_it_all(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a bound of its own a worker is ended by the kernel, on many clusters together with its container."""
-    monkeypatch.setattr(memory, "headroom", lambda: 2**28)
+    """Many clusters let the kernel end a container as a whole."""
+    room = 2**30
+    monkeypatch.setattr(memory, "now", lambda: Memory(2**30, room))
     async with running(model, slots=2) as pool:
         before = await pool.pids()
-        eating = asyncio.create_task(pool.predict("eat"))
-        for _ in range(20):
-            assert (await pool.predict()).error is None
-        assert "MemoryError" in str((await eating).error)
+        taken = asyncio.create_task(pool.predict("hoard"))
+        await asyncio.sleep(0.5)
+        room = 2**20
+        assert "nearly out of memory" in lost((await taken).error).detail
         after = await pool.pids()
-        assert (len(after), len(after & before)) == (2, 1), "a fresh worker has taken its place"
-        assert pool.lost == 0
-        assert "MemoryError" in str((await pool.predict("eat")).error), "the fresh one is bounded too"
+        assert (len(after), len(after & before), pool.lost) == (2, 1, 1)
+        await asyncio.sleep(0.5)
+        assert await pool.pids() == after, "nobody else has taken anything: a container that is small stays as it is"
 
 
 async def test_a_hundred_kills_cost_a_hundred_requests_and_nothing_else(model: Path) -> None:

@@ -52,6 +52,19 @@ async def test_it_is_not_closed_on_a_request_that_takes_longer() -> None:
         await answer(reader)
 
 
+async def test_it_is_not_closed_on_requests_that_came_together_with_one_that_was_answered_at_once() -> None:
+    gate = Gate()
+    unknown = post("/v2/models/other/infer", BODY)
+    async with serving(FakeModel(function=gate)) as server, connected(server.port) as (reader, writer):
+        writer.write(unknown + INFER + INFER)
+        await answer(reader)
+        await gate.wait_entered()
+        await asyncio.sleep(2 * KEEP_ALIVE)
+        gate.open.set()
+        await answer(reader)
+        await answer(reader)
+
+
 async def test_its_timer_goes_with_it() -> None:
     async with serving() as server:
         async with connected(server.port) as (reader, writer):
