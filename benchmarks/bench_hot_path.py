@@ -26,10 +26,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from benchmarks.server.models import tiny
 from model_server import logs
-from model_server.decide.batch_plan import Limits
+from model_server.decide.batch_plan import NO_BATCHING, Limits
 from model_server.dispatcher import Dispatcher
-from model_server.executor import Done, Outcome, Predict, QuickExecutor, ThreadExecutor
+from model_server.executor import Done, Executor, Outcome, QuickExecutor, ThreadExecutor
 from model_server.lifecycle import Lifecycle, Served
+from model_server.models.base import Model
 from model_server.models.loading import load, warm_up
 from model_server.models.tensors import Tensors
 from model_server.rest import http_server
@@ -88,16 +89,19 @@ def _connection(server: uvicorn.Server, kind: type[HttpToolsProtocol]) -> tuple[
     return connection, transport
 
 
+def _server(model: Model, executor: Executor, max_queue: int, limits: Limits = NO_BATCHING) -> uvicorn.Server:
+    telemetry, lifecycle = Telemetry(), Lifecycle("m")
+    dispatcher = Dispatcher(executor, max_queue, telemetry, limits)
+    lifecycle.loaded(Served(model.metadata, dispatcher, "0" * 64, "1"))
+    front = Front(Inference(lifecycle, telemetry, 5.0, 2**20), lambda: None)  # type: ignore[arg-type, return-value]
+    return http_server.make(front, 5.0)
+
+
 async def _ours(onnx: Path) -> tuple[HttpToolsProtocol, _Transport]:
     model = load(onnx, "auto", "", 1, 2**30)
     warm_up(model)
-    telemetry, lifecycle = Telemetry(), Lifecycle("m")
     executor = QuickExecutor(model.predict, ThreadExecutor(model.predict, 1))
-    dispatcher = Dispatcher(executor, 8, telemetry)
-    lifecycle.loaded(Served(model.metadata, dispatcher, "0" * 64, "1"))
-    front = Front(Inference(lifecycle, telemetry, 5.0, 2**20), lambda: None)  # type: ignore[arg-type, return-value]
-    server = http_server.make(front, 5.0)
-    connection, transport = _connection(server, Connection)
+    connection, transport = _connection(_server(model, executor, 8), Connection)
     for _ in range(200):  # until it has proved quick
         await _ask(connection, transport)
     return connection, transport
@@ -108,8 +112,7 @@ class _Elsewhere:
 
     slots = 2
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
+    def __init__(self) -> None:
         self.rows = 0
         self.calls = 0
 
@@ -127,12 +130,8 @@ class _Elsewhere:
 
 async def _batched(onnx: Path, profile: cProfile.Profile | None) -> tuple[float, float]:
     """(microseconds of CPU a request, rows a call)."""
-    model = load(onnx, "auto", "", 1, 2**30)
-    telemetry, lifecycle, executor = Telemetry(), Lifecycle("m"), _Elsewhere(model.predict)
-    dispatcher = Dispatcher(executor, 128, telemetry, Limits(max_rows=64))
-    lifecycle.loaded(Served(model.metadata, dispatcher, "0" * 64, "1"))
-    front = Front(Inference(lifecycle, telemetry, 5.0, 2**20), lambda: None)  # type: ignore[arg-type, return-value]
-    server = http_server.make(front, 5.0)
+    executor = _Elsewhere()
+    server = _server(load(onnx, "auto", "", 1, 2**30), executor, 128, Limits(max_rows=64))
     clients = [_connection(server, Connection) for _ in range(_CLIENTS)]
     loop = asyncio.get_running_loop()
     for connection, transport in clients:

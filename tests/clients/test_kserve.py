@@ -6,22 +6,16 @@ them (300 MB, from the package index).
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from model_artifacts import write
-from model_process import started
+from model_process import free_port, started
 
 SCRIPT = Path(__file__).with_name("kserve_client.py")
 KSERVE = "kserve==0.21.0"
 ECHO = b"class Echo:\n    def predict(self, inputs):\n        return dict(inputs)\n"
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
 
 
 def test_kserves_clients_work_unchanged(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -139,6 +140,19 @@ async def spoken(port: int, sent: bytes, seconds: float = 2) -> bytes:
         except (TimeoutError, ConnectionError):
             pass
     return answer
+
+
+async def one_answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer whole, or fail when the connection ends before; its status."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+    return int(head.split()[1])
+
+
+def free_port() -> str:
+    """That nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return str(sock.getsockname()[1])
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:

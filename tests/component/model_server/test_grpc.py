@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto
 
 from model_artifacts import identity, write
-from model_process import SECONDS, ServerProcess, started
+from model_process import SECONDS, ServerProcess, free_port, started
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tritonclient's messages were made for an older protobuf
@@ -29,11 +29,6 @@ TYPES = {
     "FP16": TensorProto.FLOAT16,
     "BYTES": TensorProto.STRING,
 }
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
 
 
 def client(running: ServerProcess) -> Any:

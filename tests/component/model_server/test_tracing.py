@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from model_process import started
+from model_process import free_port, started
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # tritonclient's messages were made for an older protobuf
@@ -52,11 +51,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExportTraceServi
         yield received
         server.shutdown()
         thread.join()
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
 
 
 def test_requests_over_http_and_grpc_are_traced_into_their_clients_traces(

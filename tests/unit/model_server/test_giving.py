@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from model_process import connected, post
+from model_process import connected, one_answer, post
 from model_serving import FakeModel, Gate, Server, serving, until
 
 BODY = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}'
@@ -46,22 +46,15 @@ async def giving(server: Server, left: int = 1) -> AsyncIterator[Other]:
         taken.close()
 
 
-async def answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer whole; its status."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
-    return int(head.split()[1])
-
-
 @pytest.mark.parametrize("sent", [INFER, LIVE], ids=["a prediction", "a probe"])
 async def test_it_is_given_after_the_answer_and_goes_on_elsewhere(sent: bytes) -> None:
     async with serving() as server, connected(server.port) as (reader, writer), giving(server) as other:
         other.left = 0  # not yet, when it is made
         writer.write(sent)
-        assert await answer(reader) == 200
+        assert await one_answer(reader) == 200
         other.left = 1
         writer.write(sent)
-        assert await answer(reader) == 200
+        assert await one_answer(reader) == 200
         await until(lambda: len(other.taken) == 1 and not server.web.connections)
         writer.write(b"for the other")
         loop = asyncio.get_running_loop()
@@ -81,7 +74,7 @@ async def test_what_still_comes_of_an_answered_request_is_no_new_one() -> None:
     """Given away now, the rest of its body would be the other process's next request."""
     async with serving() as server, connected(server.port) as (reader, writer):
         writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + b"a" * 20)
-        assert await answer(reader) == 404
+        assert await one_answer(reader) == 404
         async with giving(server) as other:
             server.web.give_idle()
             writer.write(b"b" * 20)
@@ -104,17 +97,17 @@ async def test_a_part_of_a_request_stays_with_who_has_read_it(part: bytes) -> No
             server.web.give_idle()
             assert not other.taken
             writer.write(INFER[len(part) :])
-            assert await answer(reader) == 200
+            assert await one_answer(reader) == 200
             await until(lambda: len(other.taken) == 1)
 
 
 async def test_requests_in_a_row_are_all_answered_first() -> None:
     async with serving() as server, connected(server.port) as (reader, writer):
         writer.write(LIVE)
-        assert await answer(reader) == 200
+        assert await one_answer(reader) == 200
         async with giving(server) as other:
             writer.write(INFER + LIVE + INFER)
-            assert [await answer(reader) for _ in range(3)] == [200, 200, 200]
+            assert [await one_answer(reader) for _ in range(3)] == [200, 200, 200]
             await until(lambda: len(other.taken) == 1)
 
 
@@ -127,17 +120,17 @@ async def test_a_prediction_under_way_is_waited_for() -> None:
             server.web.give_idle()
             assert not other.taken
             gate.open.set()
-            assert await answer(reader) == 200
+            assert await one_answer(reader) == 200
             await until(lambda: len(other.taken) == 1)
 
 
 async def test_a_closing_one_is_not_given() -> None:
     async with serving() as server, connected(server.port) as (reader, writer):
         writer.write(LIVE)
-        assert await answer(reader) == 200
+        assert await one_answer(reader) == 200
         async with giving(server) as other:
             writer.write(post("/v2/models/digits/infer", BODY, "Connection: close"))
-            assert await answer(reader) == 200
+            assert await one_answer(reader) == 200
             assert await reader.read() == b""
             assert not other.taken
 
@@ -145,7 +138,7 @@ async def test_a_closing_one_is_not_given() -> None:
 async def test_one_that_was_given_is_not_given_again() -> None:
     async with serving() as server, connected(server.port) as (reader, writer):
         writer.write(LIVE)
-        assert await answer(reader) == 200
+        assert await one_answer(reader) == 200
         async with giving(server, left=5) as other:
             server.web.give_idle()
             server.web.give_idle()
@@ -158,7 +151,7 @@ async def test_an_adopted_one_is_answered() -> None:
         await two.web.adopt(other.taken.pop())
         for _ in range(3):
             writer.write(INFER)
-            assert await answer(reader) == 200
+            assert await one_answer(reader) == 200
         assert two.value("request_seconds_count", code="200") == 3
         await asyncio.sleep(0.01)
         assert two.web.connections == 1

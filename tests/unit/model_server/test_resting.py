@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from model_process import connected, post
+from model_process import connected, one_answer, post
 from model_server.rest import http_server
 from model_serving import FakeModel, Gate, serving, until
 
@@ -22,19 +22,13 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "KEEP_ALIVE_SECONDS", KEEP_ALIVE)
 
 
-async def answer(reader: asyncio.StreamReader) -> None:
-    """Read one whole."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
-
-
 @pytest.mark.parametrize("last", [INFER, LIVE], ids=["a prediction", "a probe"])
 async def test_it_is_closed_so_long_after_the_last_answer(last: bytes) -> None:
     async with serving() as server, connected(server.port) as (reader, writer):
         for sent in (LIVE, INFER, LIVE, INFER, last):
             await asyncio.sleep(0.6 * KEEP_ALIVE)
             writer.write(sent)
-            await answer(reader)
+            assert await one_answer(reader) == 200
         answered = time.monotonic()
         assert await reader.read() == b"", "closed, and nothing else said"
         assert 0.9 * KEEP_ALIVE < time.monotonic() - answered < KEEP_ALIVE + 1
@@ -44,12 +38,12 @@ async def test_it_is_not_closed_on_a_request_that_takes_longer() -> None:
     gate = Gate()
     async with serving(FakeModel(function=gate)) as server, connected(server.port) as (reader, writer):
         writer.write(LIVE)
-        await answer(reader)
+        assert await one_answer(reader) == 200
         writer.write(INFER)
         await gate.wait_entered()
         await asyncio.sleep(2 * KEEP_ALIVE)
         gate.open.set()
-        await answer(reader)
+        assert await one_answer(reader) == 200
 
 
 async def test_it_is_not_closed_on_requests_that_came_together_with_one_that_was_answered_at_once() -> None:
@@ -57,19 +51,19 @@ async def test_it_is_not_closed_on_requests_that_came_together_with_one_that_was
     unknown = post("/v2/models/other/infer", BODY)
     async with serving(FakeModel(function=gate)) as server, connected(server.port) as (reader, writer):
         writer.write(unknown + INFER + INFER)
-        await answer(reader)
+        assert await one_answer(reader) == 404
         await gate.wait_entered()
         await asyncio.sleep(2 * KEEP_ALIVE)
         gate.open.set()
-        await answer(reader)
-        await answer(reader)
+        assert await one_answer(reader) == 200
+        assert await one_answer(reader) == 200
 
 
 async def test_its_timer_goes_with_it() -> None:
     async with serving() as server:
         async with connected(server.port) as (reader, writer):
             writer.write(INFER)
-            await answer(reader)
+            assert await one_answer(reader) == 200
             (connection,) = server.web.server_state.connections
             assert connection.timeout_keep_alive_task is not None
         await until(lambda: not server.web.connections)
