@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Failure
+from inflight_operator.decide.scaling import Wish
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Memory:
     digest_asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     digest_told: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
+    wishes: dict[str, tuple[Wish, ...]] = field(default_factory=dict)
     unknown_since: float | None = None
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)
@@ -26,7 +28,10 @@ class Memory:
     def keep_only(self, revisions: Iterable[str]) -> None:
         """Forget revisions that are no longer live."""
         living = set(revisions)
-        for table in (self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked):
+        tables = (
+            self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
+        )  # fmt: skip
+        for table in tables:
             for name in set(table) - living:
                 del table[name]
         self.digest_told &= living

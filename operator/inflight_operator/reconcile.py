@@ -29,6 +29,7 @@ from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, 
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
 from inflight_operator.steps.revisions import Revisions
+from inflight_operator.steps.scaling import Scaling
 from inflight_operator.steps.telling import Telling
 from inflight_operator.xds.model import Programmed, RouteSpec
 
@@ -57,7 +58,7 @@ class Reconciler:
         signal: Signal,
         installation: Installation,
         router_host: str,
-        autoscale: bool,
+        by_hpa: bool,
         clock: Callable[[], float],
         ask: Ask = digests.ask,
     ) -> None:
@@ -68,9 +69,11 @@ class Reconciler:
         self._clock = clock
         self._children = Children(kube, store)
         reporter = Reporter(kube, store)
-        self._revisions = Revisions(self._children, Scale(kube), reporter, installation, autoscale=autoscale)
+        scale = Scale(kube)
+        self._revisions = Revisions(self._children, scale, reporter, installation, by_hpa=by_hpa)
+        self._scaling = Scaling(scale, signal, by_hpa=by_hpa)
         self._retirement = Retirement(self._children, reporter, signal)
-        self._telling = Telling(kube, reporter, signal, autoscale=autoscale)
+        self._telling = Telling(kube, reporter, signal)
         self._digests = Digests(kube, self._children, reporter, ask)
         self._memory: dict[Key, Memory] = {}
 
@@ -104,10 +107,12 @@ class Reconciler:
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
-        again = await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged)
+        again = await self._scaling.step(run, plans)
+        again = soonest(again, await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged))
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)
-        look = await self._telling.step(run, plans, live, split, programmed=programmed)
+        told = self._scaling.told(run, plans)
+        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed)
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 

@@ -30,6 +30,8 @@ _log: Final = structlog.get_logger(__name__)
 
 RESYNC_SECONDS: Final = 300.0
 TICK_SECONDS: Final = 5.0
+SCALING_TICK_SECONDS: Final = 2.0
+"""Where the operator scales by itself, a burst waits no longer than this to be seen."""
 START_RETRY_SECONDS: Final = 2.0
 
 
@@ -58,7 +60,7 @@ class Operator:
             signal=self._signal,
             installation=Installation(settings.model_server_image, settings.image_pull_secrets),
             router_host=settings.router_host,
-            autoscale=settings.metrics_api,
+            by_hpa=settings.metrics_api,
             clock=time.monotonic,
         )
 
@@ -157,8 +159,8 @@ class Operator:
                 self._queue.add(key)
 
     async def _tick(self) -> None:
-        """In-flight numbers change without any event: look whether a status has to say so."""
+        """In-flight numbers change without any event: look whether a status has to say so, or replicas to follow."""
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(TICK_SECONDS if self._settings.metrics_api else SCALING_TICK_SECONDS)
             for key in self._reconciler.moved():
                 self._queue.add(key)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from inflight_operator import telemetry
 from inflight_operator.api.names import Key
 from inflight_operator.decide import demand
 from inflight_operator.telemetry import DEMAND
@@ -52,16 +53,23 @@ class Signal:
         for variant, name in revisions.items():
             known = before.revisions.get(variant) if before else None
             since[variant] = before.since[variant] if before and known == name else now if known else 0.0
-        self.forget(key)
+        self._drop(key)
+        for variant in (before.revisions.keys() if before else set()) - revisions.keys():
+            telemetry.forget(*key, variant)
         self._serving[key] = Serving(dict(revisions), dict(goal), dict(effective), since)
         for variant, name in revisions.items():
             self._owner[(key[0], name)] = (key, variant)
 
     def forget(self, key: Key) -> None:
         """The ModelDeployment is gone."""
+        for variant in self._drop(key):
+            telemetry.forget(*key, variant)
+
+    def _drop(self, key: Key) -> list[str]:
         serving = self._serving.pop(key, None)
         for name in serving.revisions.values() if serving else ():
             self._owner.pop((key[0], name), None)
+        return [*serving.revisions] if serving else []
 
     def measured(self, key: Key) -> dict[str, float | None]:
         """In-flight requests by variant."""

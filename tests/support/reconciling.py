@@ -68,7 +68,7 @@ class Bench:
         self.asked: list[str] = []
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, *, by_hpa: bool = True) -> None:
         self.store = Store()
         self.signal = Signal(lambda _, name: self.in_flight.get(name, 0.0), lambda: self.now)
         self.reconciler = Reconciler(
@@ -78,7 +78,7 @@ class Bench:
             signal=self.signal,
             installation=Installation("inflight/model-server:test"),
             router_host="inflight-router.inflight-system.svc.cluster.local",
-            autoscale=True,
+            by_hpa=by_hpa,
             clock=lambda: self.now,
             ask=self._ask,
         )

@@ -73,6 +73,27 @@ class Stage:
         async with self.sending(name) as send, steady(send, rate=rate) as run:
             yield run
 
+    @asynccontextmanager
+    async def without_operator(self) -> AsyncIterator[None]:
+        """The installation's operator is away while the block runs, and ready again after it."""
+        before = await self.kube.get("Deployment", cluster.SYSTEM, "inflight-operator")
+        assert before is not None, "the chart is not installed"
+        await self._operators(0)
+        try:
+            yield
+        finally:
+            await self._operators(before["spec"]["replicas"])
+
+    async def _operators(self, replicas: int) -> None:
+        await self.kube.patch("Deployment", cluster.SYSTEM, "inflight-operator", {"spec": {"replicas": replicas}})
+        selector = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=operator"
+
+        async def scaled() -> bool:
+            found = await self.kube.list_all("Pod", cluster.SYSTEM, selector)
+            return len(found) == replicas and all(condition(pod, "Ready").get("status") == "True" for pod in found)
+
+        await self.kube.wait_until(scaled, f"{replicas} ready operator pods", seconds=60)
+
 
 def _first(_number: int, answer: Mapping[str, Any]) -> Any:
     return output(answer)

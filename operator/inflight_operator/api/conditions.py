@@ -60,7 +60,9 @@ class Reason(StrEnum):
     HPA_INACTIVE = "ScalingInactive"
     """An HPA can't compute; its own words are in the message."""
     HPA_UNKNOWN = "Unknown"
-    """An HPA has not looked yet."""
+    """An HPA has not looked yet, or there is no load data to scale by."""
+    OPERATOR_SCALES = "OperatorScales"
+    """The operator follows the in-flight requests itself, by the HPA's rules."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ class Case(StrEnum):
 
     BIRTH = "birth"
     """A new revision starts as big as the one it replaces: it has no HPA before it has weight."""
+    DEMAND = "demand"
+    """There is no HPA at all: the operator follows the demand by the HPA's rules (`decide.scaling`)."""
 
 
 class Scale:

@@ -33,11 +33,13 @@ class VariantFacts:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What one HPA says of itself (its ScalingActive condition); None: it has not looked yet."""
+    """How one revision is scaled: what its HPA says of itself (its ScalingActive condition; None: it has not looked
+    yet), or, with `by_hpa` false, whether the operator knows the demand that it follows itself (None: it doesn't)."""
 
     name: str
     active: bool | None
     message: str
+    by_hpa: bool = True
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,20 @@ def _scaling(scaling: Sequence[Scaling]) -> Condition:
         if one.active is False:
             return Condition(Type.SCALING_ACTIVE, False, Reason.HPA_INACTIVE, f"{one.name}: {one.message}")
     unknown = [one.name for one in scaling if one.active is None]
+    if not all(one.by_hpa for one in scaling):
+        return _scaling_of_operator(unknown)
     if unknown or not scaling:
-        text = f"Not looked at yet: {', '.join(unknown)}." if unknown else "No HPA: replicas are set by hand."
-        return Condition(Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, text)
+        return Condition(
+            Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, f"Not looked at yet: {', '.join(unknown) or 'no HPA'}."
+        )
     return Condition(Type.SCALING_ACTIVE, True, Reason.HPA_ACTIVE, "Every HPA follows the in-flight metric.")
+
+
+def _scaling_of_operator(unknown: Sequence[str]) -> Condition:
+    if unknown:
+        text = f"No load data, so replicas are held: {', '.join(unknown)}."
+        return Condition(Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, text)
+    text = (
+        "The operator itself sets the replicas, from the requests in flight; there is no HPA (metricsApi.mode: none)."
+    )
+    return Condition(Type.SCALING_ACTIVE, True, Reason.OPERATOR_SCALES, text)

@@ -22,13 +22,13 @@ class Revisions:
     """Records, Deployments, Services and HPAs of the revisions in use."""
 
     def __init__(
-        self, children: Children, scale: Scale, reporter: Reporter, installation: Installation, *, autoscale: bool
+        self, children: Children, scale: Scale, reporter: Reporter, installation: Installation, *, by_hpa: bool
     ) -> None:
         self._children = children
         self._scale = scale
         self._reporter = reporter
         self._installation = installation
-        self._autoscale = autoscale
+        self._by_hpa = by_hpa
 
     async def ensure(self, run: Pass, variant: Variant, demand: float | None) -> VariantPlan:
         """Decide the variant's rollout and make its objects exist. `demand`: its in-flight requests, None: unknown."""
@@ -77,7 +77,7 @@ class Revisions:
     async def _autoscaler(self, run: Pass, variant: Variant, revision: Revision, *, has_weight: bool) -> None:
         """The HPA exists while the revision has the variant's weight: before and after, nothing may shrink it."""
         kind = "HorizontalPodAutoscaler"
-        if has_weight and self._autoscale:
+        if has_weight and self._by_hpa:
             scaling = run.spec.autoscaling
             await self._apply(
                 run, revision, kind, build.autoscaler(run.resource, revision, scaling, scaling.target(variant))

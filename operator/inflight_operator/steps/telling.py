@@ -26,11 +26,10 @@ IN_FLIGHT_EVERY_SECONDS: Final = 15.0
 class Telling:
     """Writes the status of a ModelDeployment."""
 
-    def __init__(self, kube: Kube, reporter: Reporter, signal: Signal, *, autoscale: bool) -> None:
+    def __init__(self, kube: Kube, reporter: Reporter, signal: Signal) -> None:
         self._kube = kube
         self._reporter = reporter
         self._signal = signal
-        self._autoscale = autoscale
 
     async def step(
         self,
@@ -39,6 +38,7 @@ class Telling:
         live: Iterable[str],
         split: Weights,
         *,
+        scaling: Sequence[health.Scaling],
         programmed: Programmed,
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again."""
@@ -50,7 +50,7 @@ class Telling:
             rejected=programmed.rejected,
             waiting=split.waiting,
             draining=sorted(set(live) - set(needed(plans))),
-            scaling=[_scaling(plan.serving) for plan in plans] if self._autoscale else [],
+            scaling=scaling,
         )
         in_flight = self._in_flight(run)
         made = status.build(run.resource, health.decide(facts), told, in_flight, stamp())
@@ -124,15 +124,6 @@ def _facts(plan: VariantPlan, split: Weights, why: Failure | None) -> health.Var
         needed=plan.rollout.needed,
         failure=why,
     )
-
-
-def _scaling(revision: Revision) -> health.Scaling:
-    """What a revision's HPA says of itself."""
-    hpa: Mapping[str, Any] = revision.objects.get("HorizontalPodAutoscaler") or {}
-    for item in (hpa.get("status") or {}).get("conditions") or []:
-        if item["type"] == "ScalingActive":
-            return health.Scaling(revision.name, item["status"] == "True", item.get("message") or "")
-    return health.Scaling(revision.name, None, "")
 
 
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:

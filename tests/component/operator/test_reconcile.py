@@ -297,3 +297,60 @@ def test_revision_names_fit_and_differ():
     long = revision_name("m" * 60, "v" * 30, "0123abcd")
     assert len(long) <= 63
     assert long != revision_name("m" * 60, "v" * 29 + "w", "0123abcd")
+
+
+async def replicas_of(bench: Bench, name: str) -> int:
+    (revision,) = await bench.names_of("Deployment", name)
+    return int((await bench.get("Deployment", revision))["spec"]["replicas"])
+
+
+async def follow(bench: Bench, name: str, demand: float | None) -> int:
+    """Ten seconds with that many requests in flight; the replicas after it."""
+    (revision,) = await bench.names_of("Deployment", name)
+    bench.in_flight[revision] = demand
+    bench.now += 10.0
+    await bench.reconcile(name)
+    return await replicas_of(bench, name)
+
+
+async def test_without_a_metrics_api_the_operator_follows_the_demand_by_itself(bench: Bench, name: str):
+    """Up at once, down after the stabilisation window, and blind it holds."""
+    bench.restart(by_hpa=False)
+    bounds = {"minReplicas": 1, "maxReplicas": 6, "targetInFlight": 2, "scaleDownStabilizationSeconds": 60}
+    await bench.put(name, spec(100, autoscaling=bounds))
+    await bench.settle(name)
+    assert await bench.names_of("HorizontalPodAutoscaler", name) == []
+    assert await follow(bench, name, 7.0) == 4
+    assert await follow(bench, name, None) == 4
+    told = conditions(await bench.get("ModelDeployment", name))
+    assert told["ScalingActive"] == ("Unknown", "Unknown")
+    assert await follow(bench, name, 100.0) == 6
+    assert await follow(bench, name, 0.0) == 6
+    told = conditions(await bench.get("ModelDeployment", name))
+    assert told["ScalingActive"] == ("True", "OperatorScales")
+    for _ in range(4):
+        assert await follow(bench, name, 0.0) == 6, "the window of 60 s still has the time of 100 in it"
+    assert await follow(bench, name, 0.0) == 1
+
+
+async def test_when_hpas_can_not_be_served_any_more_the_operator_takes_over_from_them(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    assert len(await bench.names_of("HorizontalPodAutoscaler", name)) == 1
+    bench.restart(by_hpa=False)
+    await bench.settle(name)
+    assert await bench.names_of("HorizontalPodAutoscaler", name) == []
+    assert await follow(bench, name, 9.0) == 5
+    bench.restart()
+    await bench.settle(name)
+    assert len(await bench.names_of("HorizontalPodAutoscaler", name)) == 1
+    assert await replicas_of(bench, name) == 5
+
+
+async def test_a_deployment_at_zero_stays_there_whoever_scales(bench: Bench, name: str):
+    bench.restart(by_hpa=False)
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+    await bench.kube.patch("Deployment", NAMESPACE, revision, "scale", {"spec": {"replicas": 0}})
+    assert await follow(bench, name, 9.0) == 0

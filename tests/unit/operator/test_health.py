@@ -106,9 +106,11 @@ def test_a_failure_tells_what_still_serves():
         ([Scaling("a", active=True, message="")], True),
         ([Scaling("a", active=True, message=""), Scaling("b", active=False, message="no data")], False),
         ([Scaling("a", active=None, message="")], None),
+        ([Scaling("a", active=True, message="", by_hpa=False)], True),
+        ([Scaling("a", active=None, message="", by_hpa=False)], None),
         ([], None),
     ],
-    ids=["all follow", "one can't", "not looked yet", "none"],
+    ids=["all follow", "one can't", "not looked yet", "the operator follows", "the operator has no data", "none"],
 )
 def test_scaling_is_told_but_is_no_part_of_ready(scaling, status):
     answer = decide(facts(scaling=scaling))

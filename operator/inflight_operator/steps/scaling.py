@@ -1,0 +1,70 @@
+"""Follow the demand: an HPA does, or, where no metric can be served to HPAs, the operator itself by the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from inflight_operator.api.world import Revision
+from inflight_operator.apply.scale import Case, Scale
+from inflight_operator.decide import health, scaling
+from inflight_operator.scaling_signal import Signal
+from inflight_operator.steps.context import Pass, VariantPlan, soonest
+from inflight_operator.telemetry import DESIRED_REPLICAS
+
+LOOK_AGAIN_SECONDS: Final = 2.0
+"""Demand that is not known yet is asked for so often, since no event tells when it is."""
+
+
+class Scaling:
+    """Sets replicas when `by_hpa` is false; says either way how the revisions with weight are being scaled."""
+
+    def __init__(self, scale: Scale, signal: Signal, *, by_hpa: bool) -> None:
+        self._scale = scale
+        self._signal = signal
+        self._by_hpa = by_hpa
+
+    async def step(self, run: Pass, plans: Iterable[VariantPlan]) -> float | None:
+        """Do what is due; returns when to look again, None for never."""
+        plans = list(plans)
+        for plan in plans:
+            labels = {"namespace": run.key[0], "name": run.key[1], "variant": plan.variant.name}
+            DESIRED_REPLICAS.labels(**labels).set(plan.serving.replicas)
+        if self._by_hpa:
+            return None
+        return soonest(*[await self._follow(run, plan) for plan in plans])
+
+    def told(self, run: Pass, plans: Iterable[VariantPlan]) -> list[health.Scaling]:
+        """How the revisions with weight are being scaled."""
+        return [_by_hpa(plan.serving) if self._by_hpa else self._by_operator(run, plan.serving) for plan in plans]
+
+    def _by_operator(self, run: Pass, revision: Revision) -> health.Scaling:
+        if not revision.replicas:
+            return health.Scaling(revision.name, False, "scaled to 0 replicas by hand, and left there", by_hpa=False)
+        known = self._signal.demand(run.key[0], revision.name) is not None
+        return health.Scaling(revision.name, True if known else None, "", by_hpa=False)
+
+    async def _follow(self, run: Pass, plan: VariantPlan) -> float | None:
+        revision, memory = plan.serving, run.memory
+        demand = self._signal.demand(run.key[0], revision.name)
+        decided = scaling.decide(
+            revision.replicas,
+            demand,
+            run.limits(plan.variant),
+            window=run.spec.autoscaling.scale_down_stabilization_seconds,
+            wishes=memory.wishes.get(revision.name, ()),
+            now=run.now,
+        )
+        memory.wishes[revision.name] = decided.wishes
+        if decided.replicas != revision.replicas:
+            await self._scale.to(revision.objects["Deployment"], decided.replicas, Case.DEMAND)
+        return LOOK_AGAIN_SECONDS if demand is None and revision.replicas else decided.wait
+
+
+def _by_hpa(revision: Revision) -> health.Scaling:
+    """What a revision's HPA says of itself."""
+    hpa: Mapping[str, Any] = revision.objects.get("HorizontalPodAutoscaler") or {}
+    for item in (hpa.get("status") or {}).get("conditions") or []:
+        if item["type"] == "ScalingActive":
+            return health.Scaling(revision.name, item["status"] == "True", item.get("message") or "")
+    return health.Scaling(revision.name, None, "")
