@@ -61,9 +61,14 @@ async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-def settings() -> kopf.OperatorSettings:
-    """kopf as a patient watcher: it never gives up on a watch, writes nothing, and adds no delay of its own."""
+def settings(*, clusterwide: bool) -> kopf.OperatorSettings:
+    """kopf as a patient watcher: it never gives up on a watch, writes nothing, and adds no delay of its own.
+
+    Without rights on the whole cluster it may not look for namespaces and definitions either: the patience with which
+    it would ask for them keeps it from ever watching anything.
+    """
     made = kopf.OperatorSettings()
+    made.scanning.disabled = not clusterwide
     made.posting.enabled = False
     made.networking.error_backoffs = _Endless()
     made.watching.server_timeout = 300

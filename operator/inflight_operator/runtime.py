@@ -45,6 +45,9 @@ class Operator:
     def __init__(self, settings: Settings, kube: Kube) -> None:
         self._settings = settings
         self._kube = kube
+        named = settings.watch_namespaces
+        # The routers are looked for in the operator's own namespace.
+        self._watched = sorted({*named, settings.namespace}) if named else []
         self._store = Store()
         self._queue: WorkQueue[Key] = WorkQueue()
         self._plane = xds.ControlPlane(
@@ -78,7 +81,8 @@ class Operator:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         """Health first, so that the kubelet sees a process that waits for its cluster as alive."""
         settings = self._settings
-        health = Health(len(KINDS), lambda: self._first is not None and not self._first, time.monotonic)
+        watches = len(KINDS) * len(self._watched or [None])
+        health = Health(watches, lambda: self._first is not None and not self._first, time.monotonic)
         stack.push_async_callback((await health.serve(settings.metrics_port)).cleanup)
         tls = xds.TlsFiles.in_directory(settings.tls_dir) if settings.tls_dir else None
         stack.push_async_callback((await xds.serve(self._plane, settings.xds_port, tls)).stop)
@@ -127,13 +131,12 @@ class Operator:
             self._plane.open()
 
     async def _watch(self) -> None:
-        namespaces = self._settings.watch_namespaces
         await kopf.operator(
             registry=handlers.registry(self._store, self._queue.add, self._see_router, self._settings.router_service),
-            settings=handlers.settings(),
+            settings=handlers.settings(clusterwide=not self._watched),
             standalone=True,
-            clusterwide=not namespaces,
-            namespaces=[*namespaces, self._settings.namespace] if namespaces else (),
+            clusterwide=not self._watched,
+            namespaces=self._watched,
         )
         raise StoppedError
 
