@@ -48,7 +48,7 @@ def render(*options: str) -> str:
 
 def install() -> str:
     """The whole of install.yaml."""
-    return _HEAD + render("--set", "certificates.generate=false").replace(
+    return _HEAD + render("--skip-tests", "--set", "certificates.generate=false").replace(
         "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl"
     )
 

@@ -52,7 +52,12 @@ def objects_of(options: tuple[str, ...] = ()) -> dict[tuple[str, str], Object]:
 
 
 def pods(rendered: dict[tuple[str, str], Object]) -> dict[str, Object]:
+    """Those that stay; `helm test`'s pod comes and goes."""
     return {key[1]: item["spec"]["template"]["spec"] for key, item in rendered.items() if key[0] == "Deployment"}
+
+
+def all_pods(rendered: dict[tuple[str, str], Object]) -> dict[str, Object]:
+    return pods(rendered) | {key[1]: item["spec"] for key, item in rendered.items() if key[0] == "Pod"}
 
 
 @every_variation
@@ -91,12 +96,13 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
 
 @every_variation
 def test_pods_pass_the_restricted_standard(options: tuple[str, ...]) -> None:
-    for name, pod in pods(objects_of(options)).items():
+    for name, pod in all_pods(objects_of(options)).items():
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
-        assert {next(iter(set(v) - {"name"})) for v in pod["volumes"]} <= {"configMap", "secret", "emptyDir"}, name
+        volumes = {next(iter(set(volume) - {"name"})) for volume in pod.get("volumes", ())}
+        assert volumes <= {"configMap", "secret", "emptyDir"}, name
         for container in pod["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -117,6 +123,7 @@ def test_containers_have_bounds_and_probes(options: tuple[str, ...]) -> None:
 
 def test_only_the_operator_may_talk_to_the_api_server() -> None:
     found = pods(objects_of())
+    assert all_pods(objects_of())[f"{NAMESPACE}/inflight-selftest"]["automountServiceAccountToken"] is False
     assert found[f"{NAMESPACE}/inflight-router"]["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in found[f"{NAMESPACE}/inflight-router"]
     assert found[f"{NAMESPACE}/inflight-operator"]["serviceAccountName"] == "inflight-operator"
