@@ -59,6 +59,7 @@ class Reconciler:
         installation: Installation,
         router_host: str,
         by_hpa: bool,
+        why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
         ask: Ask = digests.ask,
     ) -> None:
@@ -71,7 +72,7 @@ class Reconciler:
         reporter = Reporter(kube, store)
         scale = Scale(kube)
         self._revisions = Revisions(self._children, scale, reporter, installation, by_hpa=by_hpa)
-        self._scaling = Scaling(scale, signal, by_hpa=by_hpa)
+        self._scaling = Scaling(scale, signal, by_hpa=by_hpa, why_alone=why_alone)
         self._retirement = Retirement(self._children, reporter, signal)
         self._telling = Telling(kube, reporter, signal)
         self._digests = Digests(kube, self._children, reporter, ask)

@@ -22,6 +22,7 @@ DEMAND: Final = Gauge(
 DESIRED_REPLICAS: Final = Gauge(
     "inflight_operator_desired_replicas", "Replicas asked for.", ["namespace", "name", "variant"]
 )
+LEADING: Final = Gauge("inflight_operator_leading", "1 where this operator leads, 0 where it waits to.")
 
 
 def forget(namespace: str, name: str, variant: str) -> None:

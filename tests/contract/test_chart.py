@@ -14,7 +14,8 @@ from inflight_cluster import tools
 from inflight_cluster.errors import ClusterError
 from inflight_demo.manifests import NAMESPACE, render
 from inflight_operator import settings
-from inflight_operator.metrics_api import objects
+from inflight_operator.installation import aggregation, endpoint, lease, owner
+from inflight_operator.leader import HAND_OVER_SECONDS
 from modeldeployments import DEFINITION
 
 CHART = Path(__file__).parents[2] / "charts" / "inflight"
@@ -28,6 +29,8 @@ VARIATIONS = {
     "no-metrics-api": ("--set", "metricsApi.mode=none"),
     "no-definition": ("--set", "crds.enabled=false"),
     "own-certificates": ("--set", "certificates.generate=false"),
+    "cert-manager": ("--set", "certManager.enabled=true"),
+    "one-operator": ("--set", "operator.replicas=1"),
     "registry": (
         "--set",
         f"image.registry=registry.example:5000/team/,images.router.digest={DIGEST},imagePullSecrets[0].name=a,"
@@ -78,7 +81,7 @@ def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
         pytest.param("images.router.digest=sha256:123", "does not match pattern", id="digest"),
         pytest.param("watchNamespaces={Demo}", "does not match pattern", id="namespace"),
         pytest.param("imagePullSecrets={a}", "got string, want object", id="pull-secret-without-name"),
-        pytest.param("certificates.caBundle=YWJj", "does not match pattern", id="authority-not-pem"),
+        pytest.param("certificates.lifetime=90d", "does not match pattern", id="lifetime-in-days"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(option: str, words: str) -> None:
@@ -134,8 +137,21 @@ def test_rights_in_a_namespace_never_name_everything(options: tuple[str, ...]) -
     for (kind, name), item in objects_of(options).items():
         for rule in item.get("rules", ()) if kind in ("Role", "ClusterRole") else ():
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], name
-            assert not {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"]), name
+            assert not {"pods/exec", "serviceaccounts/token", "nodes/proxy"} & set(rule["resources"]), name
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), name
+
+
+@every_variation
+def test_no_secret_is_read_but_the_two_that_the_operator_makes(options: tuple[str, ...]) -> None:
+    read = {}
+    for (kind, name), item in objects_of(options).items():
+        for rule in item.get("rules", ()) if kind in ("Role", "ClusterRole") else ():
+            if "secrets" in rule["resources"] and rule["verbs"] != ["create"]:
+                read[kind, name] = rule
+    makes = options not in (VARIATIONS["own-certificates"], VARIATIONS["cert-manager"])
+    assert list(read) == ([("Role", f"{NAMESPACE}/inflight-operator-own")] if makes else [])
+    for rule in read.values():
+        assert (rule["resourceNames"], rule["verbs"]) == (["inflight-ca", "inflight-tls"], ["get", "update"])
 
 
 def rights(options: tuple[str, ...]) -> dict[str, Any]:
@@ -144,7 +160,7 @@ def rights(options: tuple[str, ...]) -> dict[str, Any]:
     for (kind, name), item in sorted(objects_of(options).items()):
         if kind in ("Role", "ClusterRole"):
             told[f"{kind} {name}"] = [
-                f"{verb} {group + '/' if group else ''}{resource}"
+                f"{verb} {group + '/' if group else ''}{resource}{named(rule)}"
                 for rule in item["rules"]
                 for group in rule["apiGroups"]
                 for resource in rule["resources"]
@@ -156,7 +172,15 @@ def rights(options: tuple[str, ...]) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize("variation", ["defaults", "no-metrics-api", "two-namespaces", "its-own-namespace"])
+def named(rule: Object) -> str:
+    """The names that a rule is limited to."""
+    return f" {' '.join(rule['resourceNames'])}" if "resourceNames" in rule else ""
+
+
+REVIEWED = ["defaults", "no-metrics-api", "two-namespaces", "its-own-namespace", "own-certificates"]
+
+
+@pytest.mark.parametrize("variation", REVIEWED)
 def test_rights_are_those_that_were_reviewed(variation: str) -> None:
     """The golden file is read by people: change it only together with the reason."""
     assert rights(VARIATIONS[variation]) == yaml.safe_load(GOLDEN.read_text())[variation]
@@ -178,7 +202,8 @@ def test_the_operator_understands_the_settings_that_it_is_given(options: tuple[s
     variation = next(name for name, value in VARIATIONS.items() if value == options)
     assert read.namespace == NAMESPACE
     assert read.watch_namespaces == namespaces.get(variation, ())
-    assert read.metrics_api is (("APIService", "v1beta2.custom.metrics.k8s.io") in objects_of(options))
+    assert read.metrics_api is (variation not in ("no-metrics-api", "two-namespaces", "its-own-namespace"))
+    assert read.certificate_seconds == (None if variation in ("own-certificates", "cert-manager") else 90 * 24 * 3600)
     assert read.image_pull_secrets == (("a", "b") if variation == "registry" else ())
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"xds": read.xds_port, "metrics-api": read.metrics_api_port, "metrics": read.metrics_port}
@@ -196,11 +221,32 @@ def test_images_are_named_by_registry_and_digest() -> None:
         assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
 
 
-def test_the_apiservice_is_the_group_that_the_operator_serves() -> None:
-    spec = objects_of()["APIService", "v1beta2.custom.metrics.k8s.io"]["spec"]
-    assert (spec["group"], spec["version"]) == (objects.GROUP, objects.VERSION)
+def test_the_apiservice_that_the_operator_makes_fits_the_service() -> None:
+    spec = aggregation.manifest(NAMESPACE, b"")["spec"]
     service = objects_of()["Service", f"{NAMESPACE}/{spec['service']['name']}"]
     assert spec["service"]["port"] in [port["port"] for port in service["spec"]["ports"]]
+    assert (lease.NAME, endpoint.NAME, owner.SERVICE) == ("inflight-operator",) * 3
+    assert "APIService" not in {kind for kind, _ in objects_of()}
+
+
+@every_variation
+def test_nothing_is_rendered_that_differs_from_time_to_time(options: tuple[str, ...]) -> None:
+    """Nor anything secret: Argo CD and `helm diff` render again and again."""
+    assert render(*options) == render(*options)
+    assert "Secret" not in {kind for kind, _ in objects_of(options)}
+    assert "lookup" not in "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
+
+
+def test_cert_manager_makes_what_operator_and_routers_mount() -> None:
+    rendered = objects_of(VARIATIONS["cert-manager"])
+    made = rendered["Certificate", f"{NAMESPACE}/inflight-tls"]["spec"]
+    for name in ("inflight-operator", "inflight-router"):
+        volumes = {v["name"]: v for v in pods(rendered)[f"{NAMESPACE}/{name}"]["volumes"]}
+        assert volumes["tls"]["secret"]["secretName"] == made["secretName"]
+    assert f"inflight-operator.{NAMESPACE}.svc" in made["dnsNames"]
+    assert {"server auth", "client auth"} <= set(made["usages"])
+    signer = rendered["Issuer", f"{NAMESPACE}/{made['issuerRef']['name']}"]["spec"]["ca"]["secretName"]
+    assert signer == rendered["Certificate", f"{NAMESPACE}/inflight-ca"]["spec"]["secretName"]
 
 
 def test_the_definition_is_the_file_that_was_tested() -> None:
@@ -229,6 +275,17 @@ def test_routers_are_replaced_one_by_one_and_never_all_gone() -> None:
     assert budget["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_the_operator_is_never_two() -> None:
-    spec = objects_of()["Deployment", f"{NAMESPACE}/inflight-operator"]["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def test_operators_are_replaced_one_by_one_and_only_the_one_that_leads_is_found() -> None:
+    rendered = objects_of()
+    spec = rendered["Deployment", f"{NAMESPACE}/inflight-operator"]["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert "selector" not in rendered["Service", f"{NAMESPACE}/inflight-operator"]["spec"]
+    assert ("PodDisruptionBudget", f"{NAMESPACE}/inflight-operator") in rendered
+    alone = objects_of(VARIATIONS["one-operator"])
+    assert ("PodDisruptionBudget", f"{NAMESPACE}/inflight-operator") not in alone, "it would keep nodes from draining"
+
+
+def test_a_leader_has_time_to_hand_over_before_it_is_killed() -> None:
+    pod = pods(objects_of())[f"{NAMESPACE}/inflight-operator"]
+    assert pod["terminationGracePeriodSeconds"] > HAND_OVER_SECONDS + 10

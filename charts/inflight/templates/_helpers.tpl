@@ -30,6 +30,24 @@ app.kubernetes.io/component: {{ .component }}
 {{- if .Values.watchNamespaces }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
 {{- end }}
 
+{{/* Whether the operator makes the installation's certificates itself. */}}
+{{- define "inflight.makesCertificates" -}}
+{{- and .Values.certificates.generate (not .Values.certManager.enabled) -}}
+{{- end }}
+
+{{/* One component's pods on different nodes and in different zones, where there are several. */}}
+{{- define "inflight.spread" -}}
+topologySpreadConstraints:
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "inflight.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+
 {{/* What the restricted Pod Security Standard wants of a pod. */}}
 {{- define "inflight.podSecurity" -}}
 runAsNonRoot: true
@@ -102,6 +120,39 @@ priorityClassName: {{ . }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- end }}
+
+{{/* The rules of the operator in its own namespace: who leads, where that one is, and the installation's certificates. */}}
+{{- define "inflight.ownRules" -}}
+# "create" can't be limited to a name; everything else is.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [inflight-operator]
+  verbs: [get, update]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [create]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  resourceNames: [inflight-operator]
+  verbs: [get, patch]
+# What the operator makes for itself is owned by this Service, so that it goes with the installation.
+- apiGroups: [""]
+  resources: [services]
+  resourceNames: [inflight-operator]
+  verbs: [get]
+{{- if eq (include "inflight.makesCertificates" .) "true" }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [inflight-ca, inflight-tls]
+  verbs: [get, update]
+{{- end }}
 {{- end }}
 
 {{/* The rules for people: ModelDeployments and what scales them, to look at. */}}

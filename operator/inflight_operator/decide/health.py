@@ -34,7 +34,8 @@ class VariantFacts:
 @dataclass(frozen=True)
 class Scaling:
     """How one revision is scaled: what its HPA says of itself (its ScalingActive condition; None: it has not looked
-    yet), or, with `by_hpa` false, whether the operator knows the demand that it follows itself (None: it doesn't)."""
+    yet), or, with `by_hpa` false, whether the operator knows the demand that it follows itself (None: it doesn't), and
+    in `message` why there is no HPA."""
 
     name: str
     active: bool | None
@@ -151,7 +152,7 @@ def _scaling(scaling: Sequence[Scaling]) -> Condition:
             return Condition(Type.SCALING_ACTIVE, False, Reason.HPA_INACTIVE, f"{one.name}: {one.message}")
     unknown = [one.name for one in scaling if one.active is None]
     if not all(one.by_hpa for one in scaling):
-        return _scaling_of_operator(unknown)
+        return _scaling_of_operator(unknown, scaling[0].message)
     if unknown or not scaling:
         return Condition(
             Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, f"Not looked at yet: {', '.join(unknown) or 'no HPA'}."
@@ -159,11 +160,9 @@ def _scaling(scaling: Sequence[Scaling]) -> Condition:
     return Condition(Type.SCALING_ACTIVE, True, Reason.HPA_ACTIVE, "Every HPA follows the in-flight metric.")
 
 
-def _scaling_of_operator(unknown: Sequence[str]) -> Condition:
+def _scaling_of_operator(unknown: Sequence[str], why: str) -> Condition:
     if unknown:
         text = f"No load data, so replicas are held: {', '.join(unknown)}."
         return Condition(Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, text)
-    text = (
-        "The operator itself sets the replicas, from the requests in flight; there is no HPA (metricsApi.mode: none)."
-    )
+    text = f"The operator itself sets the replicas, from the requests in flight; there is no HPA ({why})."
     return Condition(Type.SCALING_ACTIVE, True, Reason.OPERATOR_SCALES, text)

@@ -19,10 +19,11 @@ LOOK_AGAIN_SECONDS: Final = 2.0
 class Scaling:
     """Sets replicas when `by_hpa` is false; says either way how the revisions with weight are being scaled."""
 
-    def __init__(self, scale: Scale, signal: Signal, *, by_hpa: bool) -> None:
+    def __init__(self, scale: Scale, signal: Signal, *, by_hpa: bool, why_alone: str) -> None:
         self._scale = scale
         self._signal = signal
         self._by_hpa = by_hpa
+        self._why_alone = why_alone
 
     async def step(self, run: Pass, plans: Iterable[VariantPlan]) -> float | None:
         """Do what is due; returns when to look again, None for never."""
@@ -42,7 +43,7 @@ class Scaling:
         if not revision.replicas:
             return health.Scaling(revision.name, False, "scaled to 0 replicas by hand, and left there", by_hpa=False)
         known = self._signal.demand(run.key[0], revision.name) is not None
-        return health.Scaling(revision.name, True if known else None, "", by_hpa=False)
+        return health.Scaling(revision.name, True if known else None, self._why_alone, by_hpa=False)
 
     async def _follow(self, run: Pass, plan: VariantPlan) -> float | None:
         revision, memory = plan.serving, run.memory

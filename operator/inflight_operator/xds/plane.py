@@ -19,11 +19,11 @@ from .build import Key, Pieces
 from .listener import listeners
 from .load import Load
 from .model import Programmed, RouteSpec
-from .server import Server, TlsFiles, serve
+from .server import Server, serve
 from .session import Session
 from .world import Change, Verdicts, World
 
-__all__ = ["ControlPlane", "Server", "TlsFiles", "serve"]
+__all__ = ["ControlPlane", "Server", "serve"]
 
 
 class ControlPlane:
