@@ -20,6 +20,7 @@ from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import TransientError
 from inflight_operator.installation.certificates import Certificates
+from inflight_operator.installation.lastgood import LastGood
 from inflight_operator.installation.lease import Candidate
 from inflight_operator.installation.presence import RETRY_SECONDS, Presence
 from inflight_operator.kube.client import Kube
@@ -58,6 +59,7 @@ class Leader:
         self._whole = asyncio.Event()
         self._by_hpa = False
         self._presence = Presence(settings, kube)
+        self._last_good = LastGood(kube, settings.namespace, store, self._plane.good)
 
     @property
     def whole(self) -> bool:
@@ -86,6 +88,7 @@ class Leader:
                     group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
                     group.create_task(self._tick(), name="tick")
                     group.create_task(self._be_found(), name="endpoint")
+                    group.create_task(self._last_good.keep(), name="last known good")
                     if certificates:
                         group.create_task(self._renew(certificates), name="certificates")
             finally:

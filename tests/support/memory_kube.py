@@ -52,6 +52,11 @@ class MemoryKube:
             raise ApiError(409, "Conflict", f"{kind} was changed")
         return self._put("replace", key, obj)
 
+    async def apply(self, manifest: Object) -> Object:
+        await self._reach()
+        metadata = manifest["metadata"]
+        return self._put("apply", (manifest["kind"], metadata.get("namespace"), metadata["name"]), manifest)
+
     def _put(self, verb: str, key: tuple[str, str | None, str], body: Mapping[str, Any]) -> Object:
         stored = copy.deepcopy(dict(body))
         stored["metadata"]["resourceVersion"] = str(next(self._versions))

@@ -144,6 +144,14 @@ priorityClassName: {{ . }}
   resources: [services]
   resourceNames: [inflight-operator]
   verbs: [get]
+# What a router serves that starts while no operator answers.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [inflight-last-good]
+  verbs: [get, patch]
 {{- if eq (include "inflight.makesCertificates" .) "true" }}
 - apiGroups: [""]
   resources: [secrets]

@@ -5,13 +5,15 @@ No manifest here contains spec.replicas: the HPA owns it, and `apply.scale` in a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from inflight_operator.api import names
 from inflight_operator.api.spec import Autoscaling, Variant
 from inflight_operator.api.world import Object, Revision
 from inflight_operator.desired.common import child
 from inflight_operator.desired.pod import Installation, template
+
+HTTP_SERVICE_PORT: Final = 80
 
 
 def record(
@@ -117,7 +119,8 @@ def service(resource: Object, revision: Revision) -> Object:
             "type": "ClusterIP",
             "selector": names.selector(owner, revision.variant, revision.revision),
             "ports": [
-                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+                {"name": "http", "port": HTTP_SERVICE_PORT, "targetPort": "http", "protocol": "TCP"},
+                {"name": "grpc", "port": names.GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"},
                 {"name": "metrics", "port": names.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
             ],
         },

@@ -16,6 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from . import build, check, clusters
 from .ads import Stream
 from .build import Key, Pieces
+from .lastgood import Good
 from .listener import listeners
 from .load import Load
 from .model import Programmed, RouteSpec
@@ -99,6 +100,11 @@ class ControlPlane:
         if not state.acknowledged and state.rejected is None:
             self._waiting.add(key)
         return state
+
+    def good(self) -> Good | None:
+        """What one of the connected routers has accepted; None while nobody has said so."""
+        found = (stream.session.good() for stream in self._streams.values())
+        return next(filter(None, found), None)
 
     # Called by the streams
 
