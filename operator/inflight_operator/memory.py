@@ -19,6 +19,7 @@ class Memory:
     digest_asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     digest_told: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
+    routable: dict[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     wishes: dict[str, tuple[Wish, ...]] = field(default_factory=dict)
     unknown_since: float | None = None
     unacknowledged_since: float | None = None
@@ -30,6 +31,7 @@ class Memory:
         living = set(revisions)
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
+            self.routable,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

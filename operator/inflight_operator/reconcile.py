@@ -7,16 +7,17 @@ it, and what a route named is removed last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from inflight_operator.api.conditions import Reason
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import parse
+from inflight_operator.api.world import Revision
 from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
-from inflight_operator.decide import demand, health, weights
+from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import NameConflictError, SpecError
@@ -103,8 +104,9 @@ class Reconciler:
         plans = await self._children_of(run)
         live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
-        split = self._weights(run, plans)
-        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective))
+        routable = self._routable(run, live.values())
+        split = self._weights(run, plans, routable)
+        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective, routable=routable))
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
@@ -113,7 +115,8 @@ class Reconciler:
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)
         told = self._scaling.told(run, plans)
-        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed)
+        kept = sum(len(routable[name]) for name in serving.values())
+        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed, kept=kept)
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 
@@ -124,7 +127,19 @@ class Reconciler:
         await self._children.ensure(own, run.seen.alias, run.resource)
         return await together(*(self._revisions.ensure(run, v, measured.get(v.name)) for v in run.spec.variants))
 
-    def _weights(self, run: Pass, plans: Sequence[VariantPlan]) -> weights.Weights:
+    @staticmethod
+    def _routable(run: Pass, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
+        """The endpoints that requests may go to, by revision."""
+        before = run.memory.routable
+        none: routes.Addresses = frozenset()
+        run.memory.routable = {
+            r.name: endpoints.routable(r.endpoints, r.unready, before.get(r.name, none)) for r in live
+        }
+        return run.memory.routable
+
+    def _weights(
+        self, run: Pass, plans: Sequence[VariantPlan], routable: Mapping[str, routes.Addresses]
+    ) -> weights.Weights:
         measured = self._signal.measured(run.key)
         total = demand.whole(measured) if measured else None
         memory = run.memory
@@ -132,9 +147,11 @@ class Reconciler:
             memory.unknown_since = None
         elif memory.unknown_since is None:
             memory.unknown_since = run.now
+        # Where no variant has a ready pod, those that were ready hold the weights as they are.
+        some = any(plan.serving.ready for plan in plans)
         capacity = {
             plan.variant.name: weights.Capacity(
-                plan.serving.ready,
+                plan.serving.ready if some else len(routable[plan.serving.name]),
                 run.spec.autoscaling.target(plan.variant),
                 run.spec.autoscaling.max_replicas,
             )

@@ -97,15 +97,14 @@ async def test_a_router_that_starts_while_every_operator_is_away_serves_what_was
     await stage.serve("alone", variant("main", ECHO))
     await asyncio.sleep(10)  # the ConfigMap follows within five seconds of the routers
     async with stage.without_operator():
-        old = (await stage.kube.list_all("Pod", SYSTEM, ROUTER))[0]["metadata"]
+        known = {pod["metadata"]["uid"]: pod for pod in await stage.kube.list_all("Pod", SYSTEM, ROUTER)}
         async with stage.load("alone", rate=100) as run:
-            await stage.kube.delete("Pod", SYSTEM, old["name"])
+            await stage.kube.delete("Pod", SYSTEM, next(iter(known.values()))["metadata"]["name"])
             began = time.monotonic()
 
             async def replaced():
                 found = await stage.kube.list_all("Pod", SYSTEM, ROUTER)
-                fresh = [pod for pod in found if pod["metadata"]["creationTimestamp"] > old["creationTimestamp"]]
-                return any(is_ready(pod) for pod in fresh if pod["metadata"]["uid"] != old["uid"])
+                return any(is_ready(pod) for pod in found if pod["metadata"]["uid"] not in known)
 
             await stage.kube.wait_until(replaced, "a new router is ready", seconds=60)
             took = time.monotonic() - began

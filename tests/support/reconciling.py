@@ -143,6 +143,16 @@ class Bench:
         await self._quiet().apply(manifest)
         return True
 
+    async def unready(self, name: str) -> None:
+        """A revision's endpoints are there still, and none is ready."""
+        found = await self.kube.get("EndpointSlice", NAMESPACE, name)
+        assert found is not None
+        for endpoint in found["endpoints"]:
+            endpoint["conditions"] = {"ready": False, "serving": False, "terminating": False}
+        wanted = {key: found[key] for key in ("apiVersion", "kind", "addressType", "ports", "endpoints")}
+        metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels")}
+        await self._quiet().apply({**wanted, "metadata": metadata})
+
     def _quiet(self) -> Kube:
         """The same API server, for writes that are the test's own."""
         return Kube(self.kube._client)

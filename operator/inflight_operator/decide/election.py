@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-LEASE_SECONDS: Final = 10
+LEASE_SECONDS: Final = 8
 """A Lease that has not changed for so long may be taken."""
-GIVE_UP_SECONDS: Final = 8.0
+GIVE_UP_SECONDS: Final = 6.0
 """A leader whose last renewal began so long ago no longer acts; the rest is for what it has under way to end."""
 RENEW_EVERY_SECONDS: Final = 2.0
 LOOK_EVERY_SECONDS: Final = 1.0
+_A_MOMENT: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ def may_take(seen: Sighting, me: str, now: float) -> bool:
     """
     lease = seen.lease
     return lease is None or lease.holder in ("", me) or now - seen.since > lease.seconds
+
+
+def look_again(seen: Sighting | None, now: float) -> float:
+    """Seconds until a candidate looks next: at the very moment when the Lease may be taken, if that is soon."""
+    if seen is None or seen.lease is None:
+        return LOOK_EVERY_SECONDS
+    runs_out = seen.since + seen.lease.seconds - now
+    return min(LOOK_EVERY_SECONDS, runs_out + _A_MOMENT) if runs_out > 0 else LOOK_EVERY_SECONDS
 
 
 def left(renewed: float, now: float) -> float:

@@ -53,6 +53,8 @@ class Facts:
     waiting: Sequence[str]
     draining: Sequence[str]
     scaling: Sequence[Scaling]
+    kept: int = 0
+    """Endpoints that requests go to: where no pod is ready, those that were."""
 
 
 def refused(reason: Reason, message: str) -> tuple[Condition, ...]:
@@ -94,7 +96,10 @@ def _stalled(progress: Condition, *, stalled: bool) -> Condition:
 def _available(facts: Facts) -> Condition:
     serving = [v for v in facts.variants if v.ready]
     if not serving:
-        return Condition(Type.AVAILABLE, False, Reason.NO_READY_ENDPOINT, "No pod of any variant is ready.")
+        text = "No pod of any variant is ready."
+        if facts.kept:
+            text += f" Requests still go to {facts.kept} that were, in case they answer."
+        return Condition(Type.AVAILABLE, False, Reason.NO_READY_ENDPOINT, text)
     told = ", ".join(f"{v.name} {v.ready}" for v in serving)
     return Condition(Type.AVAILABLE, True, Reason.ENDPOINTS_READY, f"Ready pods: {told}.")
 

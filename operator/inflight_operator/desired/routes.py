@@ -25,13 +25,23 @@ class Plan(Protocol):
     def serving(self) -> Revision: ...
 
 
-def build(key: Key, plans: Iterable[Plan], live: Iterable[Revision], effective: Mapping[str, int]) -> RouteSpec:
-    """Routes for `key`; `effective` are the weights in force by variant."""
+Addresses = frozenset[tuple[str, int]]
+
+
+def build(
+    key: Key,
+    plans: Iterable[Plan],
+    live: Iterable[Revision],
+    effective: Mapping[str, int],
+    *,
+    routable: Mapping[str, Addresses],
+) -> RouteSpec:
+    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision."""
     plans = list(plans)
     return RouteSpec(
         namespace=key[0],
         name=key[1],
-        backends=tuple(_backend(r) for r in sorted(live, key=lambda r: r.name)),
+        backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
         split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
         direct=tuple((p.variant.name, p.serving.name) for p in plans),
     )
@@ -42,13 +52,13 @@ def timeout_milliseconds(revision: Revision) -> int:
     return int(_server(revision)["timeoutMilliseconds"])
 
 
-def _backend(revision: Revision) -> Backend:
+def _backend(revision: Revision, endpoints: Addresses) -> Backend:
     server = _server(revision)
     return Backend(
         name=revision.name,
         variant=revision.variant,
         revision=revision.revision,
-        endpoints=frozenset(Endpoint(address, port) for address, port in revision.endpoints),
+        endpoints=frozenset(Endpoint(address, port) for address, port in endpoints),
         timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,

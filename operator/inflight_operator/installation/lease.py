@@ -46,7 +46,7 @@ class Candidate:
                 self.leading = True
                 _log.info("leading")
                 return
-            await asyncio.sleep(election.LOOK_EVERY_SECONDS)
+            await asyncio.sleep(election.look_again(self._seen, self._clock()))
 
     async def keep(self) -> None:
         """Renew for ever. LostError: it can't be renewed in time, or somebody else has it."""

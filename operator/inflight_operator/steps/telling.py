@@ -40,8 +40,9 @@ class Telling:
         *,
         scaling: Sequence[health.Scaling],
         programmed: Programmed,
+        kept: int,
     ) -> float | None:
-        """Write the status if it differs; returns when to look at unready pods again."""
+        """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
         told = [_facts(plan, split, failures.get(plan.variant.name)) for plan in plans]
         facts = health.Facts(
@@ -51,6 +52,7 @@ class Telling:
             waiting=split.waiting,
             draining=sorted(set(live) - set(needed(plans))),
             scaling=scaling,
+            kept=kept,
         )
         in_flight = self._in_flight(run)
         made = status.build(run.resource, health.decide(facts), told, in_flight, stamp())
