@@ -13,7 +13,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from inflight_operator import handlers
+from inflight_operator import handlers, telemetry
 from inflight_operator.api.names import Key
 from inflight_operator.errors import TransientError
 from inflight_operator.health import Health
@@ -24,7 +24,6 @@ from inflight_operator.leader import Leader
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import KINDS, Store
 from inflight_operator.settings import Settings
-from inflight_operator.telemetry import LEADING
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -64,6 +63,7 @@ class Operator:
             # First, so that the kubelet sees a process that waits for its cluster as alive.
             watches = len(KINDS) * len(self._watched or [None])
             health = Health(watches, self._ready, time.monotonic)
+            stack.enter_context(telemetry.exposing(self._store.conditions))
             stack.push_async_callback((await health.serve(self._settings.metrics_port)).cleanup)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(), name="kopf")
@@ -89,7 +89,7 @@ class Operator:
             leader = Leader(self._settings, self._kube, self._store, self._lease)
             leader.expect(sum(self._routers.values()))
             self._leader = leader
-            LEADING.set(1)
+            telemetry.LEADING.set(1)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._lease.keep(), name="lease")
@@ -100,7 +100,7 @@ class Operator:
                 _log.warning("standing for leader anew", why=str(why.exceptions[0]))
                 await self._lease.give_back()
             finally:
-                LEADING.set(0)
+                telemetry.step_down()
                 self._leader = None
 
     def _changed(self, key: Key) -> None:
