@@ -28,7 +28,7 @@ from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import Store
 from inflight_operator.reconcile import Reconciler
 from inflight_operator.scaling_signal import Signal
-from inflight_operator.settings import Settings
+from inflight_operator.settings import MetricsMode, Settings
 from inflight_operator.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
 from inflight_operator.workqueue import WorkQueue
 from inflight_operator.xds import plane as xds
@@ -57,7 +57,7 @@ class Leader:
         self._signal = Signal(self._plane.load.in_flight, time.monotonic)
         self._first: set[Key] | None = None
         self._whole = asyncio.Event()
-        self._by_hpa = False
+        self._metrics_api = MetricsMode.NONE
         self._presence = Presence(settings, kube)
         self._last_good = LastGood(kube, settings.namespace, store, self._plane.good)
 
@@ -79,7 +79,7 @@ class Leader:
         async with contextlib.AsyncExitStack() as stack:
             certificates = await self._certificates()
             other = await self._presence.adapter()
-            self._by_hpa = self._settings.metrics_api and other is None
+            self._metrics_api = MetricsMode.NONE if other else self._settings.metrics_api
             await self._listen(stack)
             self._reconciler = self._make_reconciler(other)
             await self._read_everything()
@@ -117,7 +117,7 @@ class Leader:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         stack.push_async_callback((await xds.serve(self._plane, settings.xds_port, settings.tls_dir)).stop)
-        if self._by_hpa and settings.tls_dir:
+        if self._metrics_api is MetricsMode.BUILTIN and settings.tls_dir:
             access = Access(self._kube)
             fresh = min(60.0, (settings.certificate_seconds or 3600) / 30)
             config = metrics_api.Config(tls_dir=settings.tls_dir, port=settings.metrics_api_port, refresh_seconds=fresh)
@@ -134,7 +134,7 @@ class Leader:
             signal=self._signal,
             installation=Installation(settings.model_server_image, settings.image_pull_secrets),
             router_host=settings.router_host,
-            by_hpa=self._by_hpa,
+            metrics_api=self._metrics_api,
             why_alone=why,
             clock=time.monotonic,
         )
@@ -181,7 +181,8 @@ class Leader:
     async def _tick(self) -> None:
         """In-flight numbers change without any event: look whether a status has to say so, or replicas to follow."""
         while True:
-            await asyncio.sleep(TICK_SECONDS if self._by_hpa else SCALING_TICK_SECONDS)
+            alone = self._metrics_api is MetricsMode.NONE
+            await asyncio.sleep(SCALING_TICK_SECONDS if alone else TICK_SECONDS)
             for key in self._reconciler.moved():
                 self._queue.add(key)
 

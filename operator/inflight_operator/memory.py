@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Failure
+from inflight_operator.decide.floor import Floor
 from inflight_operator.decide.scaling import Wish
 
 
@@ -21,6 +22,8 @@ class Memory:
     failures: dict[str, Failure] = field(default_factory=dict)
     routable: dict[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     wishes: dict[str, tuple[Wish, ...]] = field(default_factory=dict)
+    floors: dict[str, Floor] = field(default_factory=dict)
+    """By variant: it is whoever serves it that has to be big enough."""
     unknown_since: float | None = None
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
+from inflight_operator.settings import MetricsMode
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
@@ -59,7 +60,7 @@ class Reconciler:
         signal: Signal,
         installation: Installation,
         router_host: str,
-        by_hpa: bool,
+        metrics_api: MetricsMode,
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
         ask: Ask = digests.ask,
@@ -72,8 +73,8 @@ class Reconciler:
         self._children = Children(kube, store)
         reporter = Reporter(kube, store)
         scale = Scale(kube)
-        self._revisions = Revisions(self._children, scale, reporter, installation, by_hpa=by_hpa)
-        self._scaling = Scaling(scale, signal, by_hpa=by_hpa, why_alone=why_alone)
+        self._revisions = Revisions(self._children, scale, reporter, installation, metrics_api)
+        self._scaling = Scaling(scale, signal, metrics_api, why_alone)
         self._retirement = Retirement(self._children, reporter, signal)
         self._telling = Telling(kube, reporter, signal)
         self._digests = Digests(kube, self._children, reporter, ask)
@@ -125,7 +126,10 @@ class Reconciler:
         own = alias.service(run.resource, self._router_host)
         measured = self._signal.measured(run.key)
         await self._children.ensure(own, run.seen.alias, run.resource)
-        return await together(*(self._revisions.ensure(run, v, measured.get(v.name)) for v in run.spec.variants))
+        floors = self._scaling.floors(run)
+        return await together(
+            *(self._revisions.ensure(run, v, measured.get(v.name), floors[v.name]) for v in run.spec.variants)
+        )
 
     @staticmethod
     def _routable(run: Pass, live: Iterable[Revision]) -> dict[str, routes.Addresses]:

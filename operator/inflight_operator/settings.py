@@ -5,12 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from inflight_operator.errors import InflightError
 
 _DURATION: Final = re.compile(r"[1-9][0-9]{0,5}[hms]")
+
+
+class MetricsMode(StrEnum):
+    """Who tells the HPAs how many requests are in flight."""
+
+    BUILTIN = "builtin"
+    """The operator: it serves custom.metrics.k8s.io."""
+    PROMETHEUS_ADAPTER = "prometheus-adapter"
+    """An adapter that the cluster has, from what Prometheus scraped from the pods."""
+    NONE = "none"
+    """Nobody: there is no HPA, the operator sets the replicas itself."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,7 @@ class Settings:
     """Names of pull secrets for that image, in each ModelDeployment's namespace."""
     router_service: str
     """Name of the router's Service in `namespace`."""
-    metrics_api: bool
-    """Serve custom.metrics.k8s.io."""
+    metrics_api: MetricsMode
     xds_port: int
     metrics_api_port: int
     metrics_port: int
@@ -84,9 +95,13 @@ def read(environ: Mapping[str, str]) -> Settings:
             raise InflightError(f"INFLIGHT_{name} must be a duration such as 2160h, 30m or 90s, not {raw!r}")
         return int(raw[:-1]) * {"h": 3600, "m": 60, "s": 1}[raw[-1]] if raw else None
 
-    mode = text("METRICS_API_MODE", "builtin")
-    if mode not in ("builtin", "none"):
-        raise InflightError(f"INFLIGHT_METRICS_API_MODE must be builtin or none, not {mode!r}")
+    def mode() -> MetricsMode:
+        raw = text("METRICS_API_MODE", MetricsMode.BUILTIN)
+        if raw not in list(MetricsMode):
+            raise InflightError(f"INFLIGHT_METRICS_API_MODE must be {', '.join(MetricsMode)}, not {raw!r}")
+        # The API server talks TLS to what serves metrics, or not at all.
+        return MetricsMode.NONE if raw == MetricsMode.BUILTIN and not tls else MetricsMode(raw)
+
     tls = text("TLS_DIR", "")
     return Settings(
         namespace=text("NAMESPACE"),
@@ -95,7 +110,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         model_server_image=text("MODEL_SERVER_IMAGE"),
         image_pull_secrets=several("IMAGE_PULL_SECRETS"),
         router_service=text("ROUTER_SERVICE", "inflight-router"),
-        metrics_api=mode == "builtin" and bool(tls),
+        metrics_api=mode(),
         xds_port=port("XDS_PORT", 18000),
         metrics_api_port=port("METRICS_API_PORT", 8443),
         metrics_port=port("METRICS_PORT", 9090),

@@ -15,7 +15,7 @@ from inflight_operator.apply.report import write_event
 from inflight_operator.errors import TransientError
 from inflight_operator.installation import aggregation, endpoint, owner
 from inflight_operator.kube.client import Kube
-from inflight_operator.settings import Settings
+from inflight_operator.settings import MetricsMode, Settings
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Presence:
 
     async def adapter(self) -> str | None:
         """Another metrics adapter that has the place of ours, in words; None: there is none, or we want none."""
-        if not self._settings.metrics_api:
+        if self._settings.metrics_api is not MetricsMode.BUILTIN:
             return None
         while True:
             try:
@@ -85,11 +85,12 @@ class Presence:
         settings = self._settings
         if settings.watch_namespaces:
             return  # without rights on the whole cluster there never was an APIService
-        if settings.metrics_api:
+        builtin = settings.metrics_api is MetricsMode.BUILTIN
+        if builtin:
             now = await aggregation.taken_by(self._kube, settings.namespace)
             if now != self._other:
                 raise StandDownError(f"custom.metrics.k8s.io is served by {now or 'nobody else any more'}")
-        if self._other or not settings.metrics_api:
+        if self._other or not builtin:
             await aggregation.withdraw(self._kube, settings.namespace)
         elif settings.tls_dir:
             material = tls.read(settings.tls_dir)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from inflight_operator.api.names import revision_name
+from inflight_operator.decide.floor import LAG_SECONDS
+from inflight_operator.settings import MetricsMode
 from reconciling import NAMESPACE, Bench, CrashError
 
 _numbers = itertools.count()
@@ -340,7 +342,7 @@ async def follow(bench: Bench, name: str, demand: float | None) -> int:
 
 async def test_without_a_metrics_api_the_operator_follows_the_demand_by_itself(bench: Bench, name: str):
     """Up at once, down after the stabilisation window, and blind it holds."""
-    bench.restart(by_hpa=False)
+    bench.restart(MetricsMode.NONE)
     bounds = {"minReplicas": 1, "maxReplicas": 6, "targetInFlight": 2, "scaleDownStabilizationSeconds": 60}
     await bench.put(name, spec(100, autoscaling=bounds))
     await bench.settle(name)
@@ -362,7 +364,7 @@ async def test_when_hpas_can_not_be_served_any_more_the_operator_takes_over_from
     await bench.put(name, spec(100))
     await bench.settle(name)
     assert len(await bench.names_of("HorizontalPodAutoscaler", name)) == 1
-    bench.restart(by_hpa=False)
+    bench.restart(MetricsMode.NONE)
     await bench.settle(name)
     assert await bench.names_of("HorizontalPodAutoscaler", name) == []
     assert await follow(bench, name, 9.0) == 5
@@ -373,9 +375,63 @@ async def test_when_hpas_can_not_be_served_any_more_the_operator_takes_over_from
 
 
 async def test_a_deployment_at_zero_stays_there_whoever_scales(bench: Bench, name: str):
-    bench.restart(by_hpa=False)
+    bench.restart(MetricsMode.NONE)
     await bench.put(name, spec(100))
     await bench.settle(name)
     (revision,) = await bench.names_of("Deployment", name)
     await bench.kube.patch("Deployment", NAMESPACE, revision, "scale", {"spec": {"replicas": 0}})
     assert await follow(bench, name, 9.0) == 0
+
+
+async def test_with_an_adapter_a_variant_that_gains_weight_is_made_big_enough_by_its_hpas_floor(
+    bench: Bench, name: str
+):
+    """The test plays the HPA, which sees of the new variant no more than it has: never its share to come."""
+    bench.restart(MetricsMode.PROMETHEUS_ADAPTER)
+    bounds = {"minReplicas": 1, "maxReplicas": 20, "targetInFlight": 2}
+    await bench.put(name, spec(95, 5, autoscaling=bounds))
+    await bench.settle(name)
+    old, new = await bench.names_of("HorizontalPodAutoscaler", name)
+    (metric,) = (await bench.get("HorizontalPodAutoscaler", new))["spec"]["metrics"]
+    assert (metric["type"], metric["pods"]["target"]["averageValue"]) == ("Pods", "2")
+    bench.in_flight |= {old: 19.0, new: 1.0}
+
+    async def least() -> int:
+        return int((await bench.get("HorizontalPodAutoscaler", new))["spec"]["minReplicas"])
+
+    async def weights() -> list[int]:
+        return [v["effectiveWeight"] for v in (await bench.get("ModelDeployment", name))["status"]["variants"]]
+
+    await bench.put(name, spec(5, 95, autoscaling=bounds))
+    await bench.reconcile(name)
+    await bench.reconcile(name)
+    assert await least() == 14, "95 % of 20 requests at 2 a replica, and 40 % of room"
+    assert await weights() == [92, 8], "what its one pod holds"
+    await bench.kube.patch("Deployment", NAMESPACE, new, "scale", {"spec": {"replicas": 14}})
+    await bench.settle(name)
+    assert await weights() == [5, 95]
+    assert await least() == 14, "held until the HPA can know"
+    bench.now += LAG_SECONDS
+    await bench.settle(name)
+    assert await least() == 1
+    before = bench.kube.writes
+    await bench.settle(name)
+    assert bench.kube.writes == before
+
+
+async def test_that_the_load_is_known_or_not_is_told_at_once_and_its_numbers_now_and_then(bench: Bench, name: str):
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    (revision,) = await bench.names_of("Deployment", name)
+
+    async def told_after(seconds: float, demand: float | None) -> str:
+        bench.now += seconds
+        bench.in_flight[revision] = demand
+        assert bench.reconciler.moved() == [(NAMESPACE, name)]
+        await bench.reconcile(name)
+        return str((await bench.get("ModelDeployment", name))["status"]["summary"]["inFlight"])
+
+    assert await told_after(1.0, None) == "unknown"
+    assert await told_after(1.0, 3.0) == "3.0"
+    assert await told_after(1.0, 4.0) == "3.0"
+    assert await told_after(15.0, 4.0) == "4.0"
