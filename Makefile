@@ -53,7 +53,7 @@ push: venv ## build and push the images: make push REGISTRY=registry.example/inf
 	@test -n "$(REGISTRY)" || { echo "make push REGISTRY=<registry>/<path>"; exit 2; }
 	dev/cluster push "$(REGISTRY)"
 
-manifests: venv tools ## write manifests/install.yaml from the chart
+manifests: venv tools ## write what manifests/ has of the chart
 	$(BIN)/python -m inflight_demo.manifests
 
 stubs: venv ## write the gRPC API's descriptor and types from its .proto

@@ -16,6 +16,7 @@ from inflight_demo.manifests import NAMESPACE, render
 from inflight_operator import settings
 from inflight_operator.installation import aggregation, endpoint, lease, owner
 from inflight_operator.leader import HAND_OVER_SECONDS
+from inflight_operator.settings import MetricsMode
 from modeldeployments import DEFINITION
 
 CHART = Path(__file__).parents[2] / "charts" / "inflight"
@@ -27,6 +28,13 @@ VARIATIONS = {
     "two-namespaces": ("--set", "watchNamespaces={demo,team-a}"),
     "its-own-namespace": ("--set", f"watchNamespaces={{{NAMESPACE}}}"),
     "no-metrics-api": ("--set", "metricsApi.mode=none"),
+    "prometheus-adapter": ("--set", "metricsApi.mode=prometheus-adapter"),
+    "adapter-in-one-namespace": ("--set", "metricsApi.mode=prometheus-adapter,watchNamespaces={demo}"),
+    "watched": (
+        "--set",
+        "serviceMonitor.enabled=true,serviceMonitor.labels.release=prometheus,prometheusRule.enabled=true,"
+        "prometheusRule.labels.release=prometheus,dashboard.enabled=true,networkPolicy.enabled=true",
+    ),
     "no-definition": ("--set", "crds.enabled=false"),
     "own-certificates": ("--set", "certificates.generate=false"),
     "cert-manager": ("--set", "certManager.enabled=true"),
@@ -74,8 +82,9 @@ def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
     ("option", "words"),
     [
         pytest.param("router.replcias=3", "'replcias' not allowed", id="typing-error"),
-        pytest.param("networkPolicy.enabled=true", "'networkPolicy' not allowed", id="not-built-yet"),
-        pytest.param("metricsApi.mode=prometheus-adapter", "'builtin', 'none'", id="mode-not-built-yet"),
+        pytest.param("metricsApi.mode=keda", "'builtin', 'prometheus-adapter', 'none'", id="mode"),
+        pytest.param("serviceMonitor.interval=often", "does not match pattern", id="interval"),
+        pytest.param("networkPolicy.apiServerPorts={https}", "got string, want integer", id="port-by-name"),
         pytest.param("router.replicas=0", "minimum", id="no-router"),
         pytest.param("router.drainSeconds=1", "minimum", id="drain-too-short"),
         pytest.param("images.router.digest=sha256:123", "does not match pattern", id="digest"),
@@ -172,6 +181,10 @@ def rights(options: tuple[str, ...]) -> dict[str, Any]:
     return told
 
 
+def test_an_adapter_of_the_clusters_needs_no_rights_that_no_metrics_api_does_not() -> None:
+    assert rights(VARIATIONS["prometheus-adapter"]) == rights(VARIATIONS["no-metrics-api"])
+
+
 def named(rule: Object) -> str:
     """The names that a rule is limited to."""
     return f" {' '.join(rule['resourceNames'])}" if "resourceNames" in rule else ""
@@ -198,11 +211,22 @@ def test_the_operator_understands_the_settings_that_it_is_given(options: tuple[s
     container = pods(objects_of(options))[f"{NAMESPACE}/inflight-operator"]["containers"][0]
     environment = {item["name"]: item.get("value", NAMESPACE) for item in container["env"]}
     read = settings.read(environment)
-    namespaces = {"two-namespaces": ("demo", "team-a"), "its-own-namespace": (NAMESPACE,)}
+    namespaces = {
+        "two-namespaces": ("demo", "team-a"),
+        "its-own-namespace": (NAMESPACE,),
+        "adapter-in-one-namespace": ("demo",),
+    }
+    modes = {
+        "two-namespaces": MetricsMode.NONE,
+        "its-own-namespace": MetricsMode.NONE,
+        "no-metrics-api": MetricsMode.NONE,
+        "prometheus-adapter": MetricsMode.PROMETHEUS_ADAPTER,
+        "adapter-in-one-namespace": MetricsMode.PROMETHEUS_ADAPTER,
+    }
     variation = next(name for name, value in VARIATIONS.items() if value == options)
     assert read.namespace == NAMESPACE
     assert read.watch_namespaces == namespaces.get(variation, ())
-    assert read.metrics_api is (variation not in ("no-metrics-api", "two-namespaces", "its-own-namespace"))
+    assert read.metrics_api is modes.get(variation, MetricsMode.BUILTIN)
     assert read.certificate_seconds == (None if variation in ("own-certificates", "cert-manager") else 90 * 24 * 3600)
     assert read.image_pull_secrets == (("a", "b") if variation == "registry" else ())
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}

@@ -25,9 +25,9 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* builtin or none: without rights on the whole cluster there can be no APIService. */}}
+{{/* Who scales: without rights on the whole cluster there can be no APIService of ours. */}}
 {{- define "inflight.metricsApiMode" -}}
-{{- if .Values.watchNamespaces }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
+{{- if and .Values.watchNamespaces (eq .Values.metricsApi.mode "builtin") }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
 {{- end }}
 
 {{/* Whether the operator makes the installation's certificates itself. */}}
@@ -171,4 +171,25 @@ priorityClassName: {{ . }}
 - apiGroups: [custom.metrics.k8s.io]
   resources: [deployments.apps/inflight_requests]
   verbs: [get]
+{{- end }}
+
+{{/* A NetworkPolicy's egress rule for DNS, wherever the cluster has it. */}}
+{{- define "inflight.dnsEgress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* The peers of a NetworkPolicy that are model servers in the namespaces that are served. */}}
+{{- define "inflight.modelServers" -}}
+- namespaceSelector:
+    {{- with .Values.watchNamespaces }}
+    matchExpressions:
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+    {{- else }} {}
+    {{- end }}
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: model-server
+      app.kubernetes.io/part-of: inflight
 {{- end }}
