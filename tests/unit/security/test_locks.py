@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
-from packaging.requirements import Requirement
 from packaging.version import Version
 
-REQUIREMENTS = Path(__file__).parents[3] / "requirements"
-IMAGES = ("operator", "model-server", "router")
+from inflight_scan import locks
+from inflight_scan.locks import IMAGES, PLATFORM, Pin, pins
+from inflight_scan.sbom import differences
 
 FLOORS = {
     "starlette": ("1.0.1", "CVE-2026-48710: a Host header changes request.url.path; CVE-2025-62727: Range"),
@@ -30,48 +27,72 @@ ABSENT = {
 }
 
 
-def pins(name: str) -> dict[str, set[str]]:
-    """Versions of each package in a lock file; several where they depend on the Python version."""
-    found: dict[str, set[str]] = {}
-    for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines():
-        if line and not line.startswith((" ", "#", "-")):
-            requirement = Requirement(line.removesuffix("\\"))
-            (specifier,) = requirement.specifier
-            assert specifier.operator == "==", line
-            found.setdefault(requirement.name, set()).add(specifier.version)
-    return found
-
-
 @pytest.mark.parametrize("image", IMAGES)
 def test_every_pin_has_hashes(image: str) -> None:
-    text = (REQUIREMENTS / f"{image}.txt").read_text()
-    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
-    assert [block.split()[0] for block in blocks if "==" in block and "--hash=sha256:" not in block] == []
-    assert pins(image)
+    held = locks.of(image)
+    assert held
+    assert [pin.name for pin in held if not pin.hashes] == []
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_tests_run_what_the_image_holds(image: str) -> None:
-    tested = pins("dev")
-    assert {name: versions for name, versions in pins(image).items() if tested.get(name) != versions} == {}
+    tested = {(pin.name, pin.version, pin.hashes) for pin in locks.of("dev")}
+    assert [pin.name for pin in locks.of(image) if (pin.name, pin.version, pin.hashes) not in tested] == []
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_no_pin_is_older_than_a_fix_that_matters_here(image: str) -> None:
-    held = pins(image)
-    old = [
-        f"{name} {version} < {floor}: {why}"
-        for name, (floor, why) in FLOORS.items()
-        for version in held.get(name, ())
-        if Version(version) < Version(floor)
-    ]
-    assert old == []
+    floors = [(pin, *FLOORS[pin.name]) for pin in locks.of(image) if pin.name in FLOORS]
+    assert [
+        f"{pin.name} {pin.version}: {why}" for pin, floor, why in floors if Version(pin.version) < Version(floor)
+    ] == []
 
 
 def test_a_floor_is_of_something_that_is_there() -> None:
-    assert set(FLOORS) <= {name for image in IMAGES for name in pins(image)}
+    assert set(FLOORS) <= {pin.name for image in IMAGES for pin in locks.of(image)}
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_should_not_be_in_an_image_is_not(image: str) -> None:
-    assert {name: why for name, why in ABSENT.items() if name in pins(image)} == {}
+    assert {pin.name: ABSENT[pin.name] for pin in locks.of(image) if pin.name in ABSENT} == {}
+
+
+ONE, OTHER = "1" * 64, "2" * 64
+LOCK = f"""\
+# a remark
+numpy==2.4.6 ; python_full_version < '3.12' \\
+    --hash=sha256:{ONE} \\
+    --hash=sha256:{OTHER}
+    # via -r model-server.in
+numpy==2.5.5 ; python_full_version >= '3.12' \\
+    --hash=sha256:{ONE}
+"""
+
+
+def test_a_lock_file_is_read_for_the_images_python() -> None:
+    assert [pin.version for pin in pins(LOCK)] == ["2.4.6", "2.5.5"]
+    (pin,) = pins(LOCK, PLATFORM)
+    assert (pin.name, pin.version, pin.hashes) == ("numpy", "2.4.6", {ONE, OTHER})
+    assert "remark" not in pin.text
+    assert "via" not in pin.text
+
+
+def test_what_is_not_pinned_is_refused() -> None:
+    with pytest.raises(ValueError, match="not pinned: numpy>=2"):
+        list(pins("numpy>=2\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "sha256", "differing"),
+    [
+        pytest.param("numpy", "2.4.6", ONE, [], id="the-same"),
+        pytest.param("numpy", "2.4.7", ONE, ["numpy 2.4.6", "numpy 2.4.7"], id="another-version"),
+        pytest.param("numpy", "2.4.6", OTHER, ["numpy 2.4.6"], id="another-file"),
+        pytest.param("scipy", "2.4.6", ONE, ["numpy 2.4.6", "scipy 2.4.6"], id="another-package"),
+    ],
+)
+def test_a_bill_of_materials_is_held_to_the_lock_file(
+    name: str, version: str, sha256: str, differing: list[str]
+) -> None:
+    component = {"name": name, "version": version, "externalReferences": [{"hashes": [{"content": sha256}]}]}
+    assert differences({"components": [component]}, [Pin("numpy", "2.4.6", frozenset({ONE}), "")]) == differing
