@@ -103,9 +103,10 @@ priorityClassName: {{ . }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
+# Where the operator scales by itself it makes none; those of an earlier mode go.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [{{ if eq (include "inflight.metricsApiMode" .) "builtin" }}get, list, watch, create, patch, delete{{ else }}list, watch, delete{{ end }}]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
