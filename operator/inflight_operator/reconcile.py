@@ -20,7 +20,7 @@ from inflight_operator.apply.scale import Scale
 from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
-from inflight_operator.errors import NameConflictError, SpecError
+from inflight_operator.errors import NameConflictError, RefusedError, SpecError
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
@@ -94,6 +94,9 @@ class Reconciler:
             return None
         except NameConflictError as conflict:
             await self._telling.refuse(seen.resource, health.refused(Reason.CONFLICT, str(conflict)))
+            return CONFLICT_RETRY_SECONDS
+        except RefusedError as refusal:
+            await self._telling.refuse(seen.resource, health.refused(Reason.REFUSED, str(refusal)))
             return CONFLICT_RETRY_SECONDS
 
     def moved(self) -> list[Key]:

@@ -105,6 +105,51 @@ def test_less_than_nothing_is_refused(api: Api, field: str, value: int) -> None:
     assert field in [cause["field"] for cause in answer.json()["details"]["causes"]]
 
 
+NODE_TERMS = f"{POD}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
+POD_TERMS = f"{POD}.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def on_nodes(**expression: Any) -> Object:
+    return edited(NODE_TERMS, [{"matchExpressions": [{"key": "zone", **expression}]}])
+
+
+def on_pods(**expression: Any) -> Object:
+    return edited(
+        POD_TERMS, [{"topologyKey": "a", "labelSelector": {"matchExpressions": [{"key": "a", **expression}]}}]
+    )
+
+
+SPREAD = {"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}
+DEPLOYMENTS = [
+    pytest.param(on_nodes(operator="In"), "values", "the others need some", id="in-nothing"),
+    pytest.param(on_nodes(operator="NotIn", values=[]), "values", "the others need some", id="not-in-nothing"),
+    pytest.param(on_nodes(operator="Exists", values=["a"]), "values", "have no values", id="exists-with-values"),
+    pytest.param(on_nodes(operator="Gt", values=["1", "2"]), "values", "exactly one value", id="more-than-two-values"),
+    pytest.param(on_pods(operator="In"), "values", "the others need some", id="pods-in-nothing"),
+    pytest.param(on_pods(operator="DoesNotExist", values=["a"]), "values", "have no values", id="pods-without-values"),
+    pytest.param(
+        edited(f"{POD}.topologySpreadConstraints", [SPREAD, {**SPREAD, "maxSkew": 2}]),
+        f"{POD}.topologySpreadConstraints[1]",
+        "Duplicate value",
+        id="spread-twice",
+    ),
+    pytest.param(
+        edited(f"{POD}.volumes", [{"name": "digest", "emptyDir": {}}]), "volumes[0].name", "are taken", id="our-volume"
+    ),
+]
+
+
+@pytest.mark.parametrize(("resource", "field", "words"), DEPLOYMENTS)
+def test_what_a_deployment_would_not_take_is_refused_already_here(
+    api: Api, resource: Object, field: str, words: str
+) -> None:
+    answer = api.create(resource)
+    assert answer.status_code == 422, answer.text
+    (cause,) = answer.json()["details"]["causes"]
+    assert cause["field"].endswith(field)
+    assert words in cause["message"]
+
+
 def raw(api: Api, body: bytes, where: str = STORED) -> httpx.Response:
     query = {"fieldValidation": "Strict", "dryRun": "All"}
     return api.http.post(where, content=body, params=query, headers={"content-type": "application/json"})

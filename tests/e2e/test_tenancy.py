@@ -198,20 +198,11 @@ WORST = {
         "variants": [variant("main", ECHO)],
         "server": {"resources": {"requests": {"memory": "900Ei"}, "limits": {"nvidia.com/gpu": 1}}},
     },
-    "selects-nonsense": {
+    "fits-nowhere": {
         "variants": [variant("main", ECHO)],
-        "server": {
-            "podTemplate": {
-                "affinity": {
-                    "podAntiAffinity": {
-                        "requiredDuringSchedulingIgnoredDuringExecution": [
-                            {"topologyKey": "-", "labelSelector": {"matchLabels": {"a/b/c": "!"}}}
-                        ]
-                    }
-                }
-            }
-        },
+        "server": {"podTemplate": {"nodeSelector": {"there-is": "no-such-node"}}},
     },
+    "has-no-such-account": {"variants": [variant("main", ECHO)], "server": {"serviceAccountName": "nobody"}},
     "ten-that-do-not-exist": {
         "variants": [variant(f"v{i}", f"e2e/nothing/{i}/model.py", 10) for i in range(10)],
     },

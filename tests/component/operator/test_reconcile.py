@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -247,6 +248,29 @@ async def test_somebody_elses_object_is_not_adopted(bench: Bench, name: str):
     resource = await bench.get("ModelDeployment", name)
     assert conditions(resource)["Ready"] == ("False", "Conflict")
     await bench.kube.delete("Service", await bench.get("Service", name))
+    await bench.settle(name)
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
+
+
+async def test_what_the_cluster_does_not_take_is_told_in_its_own_words(bench: Bench, name: str):
+    """Seen failing (no status at all) with an operator that only tries again."""
+    await bench.put(name, spec(100))
+    taken = bench.kube.apply
+
+    async def spoiled(manifest: dict[str, Any]) -> dict[str, Any]:
+        if manifest["kind"] == "Deployment":
+            manifest = copy.deepcopy(manifest)
+            manifest["spec"]["template"]["spec"]["nodeSelector"] = {"a b": "c"}
+        return await taken(manifest)
+
+    bench.kube.apply = spoiled
+    assert await bench.reconcile(name) == 30
+    resource = await bench.get("ModelDeployment", name)
+    (ready,) = (c for c in resource["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Refused")
+    assert ready["message"].startswith(f"Deployment {name}-v0-")
+    assert 'nodeSelector: Invalid value: "a b"' in ready["message"]
+    bench.kube.apply = taken
     await bench.settle(name)
     assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
 
