@@ -163,17 +163,6 @@ def test_an_object_that_nobody_could_store_is_refused(api: Api) -> None:
     assert raw(api, json.dumps(minimal()).encode() + b" " * 2**22).status_code == 413
 
 
-def test_a_spec_as_long_as_it_may_be_is_stored_with_room_to_spare(api: Api) -> None:
-    """The longest of what has a length only: far from what an annotation or etcd takes."""
-    uri = "https://models.example/" + "a" * 2025
-    variables = [{"name": f"A{n}", "value": "a" * 512} for n in range(32)]
-    made = edited(f"{POD}.env", variables)
-    made["spec"]["variants"] = [{"name": f"v{n}", "weight": 10, "model": {"uri": uri}} for n in range(10)]
-    answer = api.create(made)
-    assert answer.status_code == 201, answer.text
-    assert len(json.dumps(answer.json()["spec"])) < 100 * 1024
-
-
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -283,7 +272,7 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
     "38 headers that steer the router": ("header",),
     "39 a long spec": (
         "uri-too-long", "env-long", "entries-too-many", "entries-too-many-in-all-variants",
-        "test_a_spec_as_long_as_it_may_be_is_stored_with_room_to_spare",
+        "tests/contract/test_crd_shape.py::test_the_largest_spec_stays_below_100_kib",
     ),
     "40 an object too large or too deep": (
         "test_an_object_that_nobody_could_store_is_refused", "nested-without-end",
