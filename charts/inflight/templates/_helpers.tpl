@@ -106,7 +106,7 @@ priorityClassName: {{ . }}
 # Where the operator scales by itself it makes none; those of an earlier mode go.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [{{ if eq (include "inflight.metricsApiMode" .) "builtin" }}get, list, watch, create, patch, delete{{ else }}list, watch, delete{{ end }}]
+  verbs: [{{ if eq (include "inflight.metricsApiMode" .) "none" }}list, watch, delete{{ else }}get, list, watch, create, patch, delete{{ end }}]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
