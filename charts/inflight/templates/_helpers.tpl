@@ -167,8 +167,11 @@ priorityClassName: {{ . }}
 {{/* The rules for people: ModelDeployments and what scales them, to look at. */}}
 {{- define "inflight.viewRules" -}}
 - apiGroups: [serving.inflight.dev]
-  resources: [modeldeployments, modeldeployments/status]
+  resources: [modeldeployments]
   verbs: [get, list, watch]
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments/status]
+  verbs: [get]
 - apiGroups: [custom.metrics.k8s.io]
   resources: [deployments.apps/inflight_requests]
   verbs: [get]

@@ -8,22 +8,18 @@ drop any other, and the same request is refused, which fails it too.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import yaml
-from aiohttp import web
 
 import rights
 from inflight_cluster import apiserver, credentials, pki, tools
@@ -31,26 +27,20 @@ from inflight_cluster.apiserver import Running
 from inflight_demo.manifests import NAMESPACE as SYSTEM
 from inflight_demo.manifests import render
 from inflight_operator.api import names
-from inflight_probe.kube import Kube, Object, access, condition
+from inflight_probe.kube import ApiError, Kube, Object, access, condition, path
 from local_envoy import envoy, free_port
 from modeldeployments import install_definition
+from operator_process import USER, Ports, model_server, operator
 
 TENANT = "demo"
-USER = f"system:serviceaccount:{SYSTEM}:inflight-operator"
 MODES = {
     "the-whole-cluster": (),
     "the-whole-cluster-without-hpas": ("--set", "metricsApi.mode=none"),
     "one-namespace": ("--set", f"watchNamespaces={{{TENANT}}}"),
 }
-# In a pod these ports are the operator's and the routers' own; on this machine somebody may have them.
-LAUNCH = """
-import functools, sys
-from inflight_operator.api import names
-names.HTTP_PORT = int(sys.argv[1])
-from inflight_operator import __main__, runtime
-runtime.xds.ControlPlane = functools.partial(runtime.xds.ControlPlane, listener_port=int(sys.argv[2]))
-__main__.main()
-"""
+PEOPLES = {"inflight-view": "get", "inflight-edit": "create"}
+"""Roles for people, with a verb that each of them gives."""
+METRICS = "/apis/custom.metrics.k8s.io/v1beta2"
 
 
 @pytest.fixture
@@ -80,7 +70,60 @@ async def test_every_right_is_used_and_none_is_missing(api: Running, tmp_path: P
 
 def people(objects: list[Object]) -> set[str]:
     """Rights of the roles that are bound to nobody by us: they are for people."""
-    return rights.granted(item for item in objects if item["metadata"]["name"] in ("inflight-view", "inflight-edit"))
+    return rights.granted(item for item in objects if item["metadata"]["name"] in PEOPLES)
+
+
+async def test_what_people_may_is_what_they_can_do(api: Running, tmp_path: Path) -> None:
+    """Ada has the two roles that are added to view and edit, and does with a ModelDeployment all that one can."""
+    objects = [item for item in yaml.load_all(render(), yaml.CSafeLoader) if item]
+    install(api, objects)
+    signer = pki.Pair(api.ca, api.ca.with_suffix(".key"))
+    kubeconfig = credentials.client(tmp_path, signer, "ada", server=api.url, user="ada")
+    async with Kube(access(api.kubeconfig)) as admin, Kube(access(kubeconfig)) as ada:
+        for role in PEOPLES:
+            await bound(admin, role, "ada")
+        await ada.apply(model(1))
+        stored = await ada.get(names.KIND, TENANT, "digits")
+        assert stored
+        where = path(names.KIND, TENANT, "digits")
+        await ada.request("GET", f"{where}/status")
+        await ada.request("PUT", where, {**stored, "spec": model(2)["spec"]})
+        async with ada.watch(names.KIND, TENANT):
+            pass
+        await ada.delete(names.KIND, TENANT, "digits")
+        await ada.request("DELETE", path(names.KIND, TENANT))
+        with pytest.raises(ApiError) as unserved:
+            await ada.request("GET", f"{METRICS}/namespaces/{TENANT}/deployments.apps/a/{names.METRIC}")
+        assert unserved.value.status == 503, "nobody serves it here, which is found out after the right"
+        assert rights.refused(api.audit_log, "ada") == set()
+        with pytest.raises(ApiError, match="forbidden"):
+            await ada.request("PATCH", f"{where}/status", {"status": {}}, "application/merge-patch+json")
+    assert people(objects) - rights.used(api.audit_log, "ada") == set()
+
+
+async def bound(kube: Kube, role: str, user: str) -> None:
+    """A person has a role in the tenant's namespace; returns when it is in force."""
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }
+    await kube.request("POST", f"/apis/{group}/v1/namespaces/{TENANT}/rolebindings", binding)
+    what = {"namespace": TENANT, "group": names.GROUP, "resource": names.PLURAL, "verb": PEOPLES[role]}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": what},
+    }
+
+    async def may() -> bool:
+        answer = await kube.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
+
+    await kube.wait_until(may, f"{user} has {role}", seconds=15)
 
 
 def install(api: Running, objects: list[Object]) -> None:
@@ -90,17 +133,6 @@ def install(api: Running, objects: list[Object]) -> None:
     apply = [*kubectl, "apply", "--server-side", "-f", "-"]
     install_definition(api.kubeconfig)
     subprocess.run(apply, input=yaml.safe_dump_all([*namespaces, *objects]), text=True, check=True, capture_output=True)
-
-
-@dataclass(frozen=True)
-class Ports:
-    """On this machine."""
-
-    xds: int
-    metrics_api: int
-    metrics: int
-    router: int
-    model: int
 
 
 async def stage(stack: AsyncExitStack, api: Running, objects: list[Object], directory: Path) -> Kube:
@@ -117,59 +149,13 @@ async def stage(stack: AsyncExitStack, api: Running, objects: list[Object], dire
     return kube
 
 
-@asynccontextmanager
-async def operator(api: Running, objects: list[Object], directory: Path, ports: Ports) -> AsyncIterator[None]:
-    """The operator with the chart's settings, known to the API server as its service account."""
-    signer = pki.Pair(api.ca, api.ca.with_suffix(".key"))
-    kubeconfig = credentials.client(directory / "client", signer, "operator", server=api.url, user=USER)
-    (deployment,) = (o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == "inflight-operator")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    environment = {
-        **os.environ,
-        **{item["name"]: item.get("value", SYSTEM) for item in container["env"]},
-        "KUBECONFIG": str(kubeconfig),
-        "INFLIGHT_TLS_DIR": str(directory / "tls"),
-        "INFLIGHT_XDS_PORT": str(ports.xds),
-        "INFLIGHT_METRICS_API_PORT": str(ports.metrics_api),
-        "INFLIGHT_METRICS_PORT": str(ports.metrics),
-    }
-    command = (sys.executable, "-c", LAUNCH, str(ports.model), str(ports.router))
-    with (directory / "operator.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
-    try:
-        yield
-        assert process.returncode is None, (directory / "operator.log").read_text()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-@asynccontextmanager
-async def model_server(port: int) -> AsyncIterator[None]:
-    """What the operator asks a model's pod: which file it serves."""
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"parameters": {"sha256": "0" * 64}})
-
-    application = web.Application()
-    application.router.add_get("/v2/models/{name}", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
 async def metric_is_asked_for(api: Running, port: int) -> None:
     """By the API server's front proxy, for a user whose rights only the API server knows."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.load_cert_chain(api.ca.parent / "front-proxy.crt", api.ca.parent / "front-proxy.key")
-    url = f"https://127.0.0.1:{port}/apis/custom.metrics.k8s.io/v1beta2/namespaces/{TENANT}/deployments.apps/a/"
+    url = f"https://127.0.0.1:{port}{METRICS}/namespaces/{TENANT}/deployments.apps/a/"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http, asyncio.timeout(30):
         status = 0
         while status != 403:
