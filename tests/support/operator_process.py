@@ -18,13 +18,21 @@ from inflight_demo.manifests import NAMESPACE as SYSTEM
 from inflight_probe.kube import Object
 
 USER = f"system:serviceaccount:{SYSTEM}:inflight-operator"
+LIFETIME_SECONDS = 45
+"""Of certificates: a third of it later they are made anew."""
+ADDRESS = "10.1.0.99"
+"""Where the operator says that it answers; Kubernetes takes no loopback address for an endpoint."""
+PLACE = {"metadata.namespace": SYSTEM, "metadata.name": "inflight-operator-0", "status.podIP": ADDRESS}
 # In a pod these ports are the operator's and the routers' own; on this machine somebody may have them.
 LAUNCH = """
 import functools, sys
 from inflight_operator.api import names
 names.HTTP_PORT = int(sys.argv[1])
-from inflight_operator import __main__, runtime
-runtime.xds.ControlPlane = functools.partial(runtime.xds.ControlPlane, listener_port=int(sys.argv[2]))
+from inflight_operator import __main__, leader
+from inflight_operator.installation import aggregation
+leader.xds.ControlPlane = functools.partial(leader.xds.ControlPlane, listener_port=int(sys.argv[2]))
+answers = aggregation.answers
+aggregation.answers = lambda _address, *others: answers("127.0.0.1", *others)
 __main__.main()
 """
 
@@ -49,13 +57,15 @@ async def operator(api: Running, objects: Sequence[Object], directory: Path, por
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     environment = {
         **os.environ,
-        **{item["name"]: item.get("value", SYSTEM) for item in container["env"]},
+        **{item["name"]: _value(item) for item in container["env"]},
         "KUBECONFIG": str(kubeconfig),
         "INFLIGHT_TLS_DIR": str(directory / "tls"),
+        "INFLIGHT_CERTIFICATE_LIFETIME": f"{LIFETIME_SECONDS}s",
         "INFLIGHT_XDS_PORT": str(ports.xds),
         "INFLIGHT_METRICS_API_PORT": str(ports.metrics_api),
         "INFLIGHT_METRICS_PORT": str(ports.metrics),
     }
+    (directory / "tls").mkdir()
     command = (sys.executable, "-c", LAUNCH, str(ports.model), str(ports.router))
     with (directory / "operator.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
@@ -66,6 +76,11 @@ async def operator(api: Running, objects: Sequence[Object], directory: Path, por
         if process.returncode is None:
             process.terminate()
             await asyncio.wait_for(process.wait(), 20)
+
+
+def _value(item: Object) -> str:
+    """What the kubelet would put into the environment."""
+    return PLACE[item["valueFrom"]["fieldRef"]["fieldPath"]] if "valueFrom" in item else str(item["value"])
 
 
 @asynccontextmanager

@@ -140,15 +140,18 @@ priorityClassName: {{ . }}
   resources: [endpointslices]
   resourceNames: [inflight-operator]
   verbs: [get, patch]
-# What the operator makes for itself is owned by this Service, so that it goes with the installation.
+{{- if and .Values.watchNamespaces (not (has .Release.Namespace .Values.watchNamespaces)) }}
+# Elsewhere the rules above give these two as well. What the operator makes for itself is owned by this Service, so that
+# it goes with the installation.
 - apiGroups: [""]
   resources: [services]
   resourceNames: [inflight-operator]
   verbs: [get]
-# What a router serves that starts while no operator answers.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create]
+{{- end }}
+# What a router serves that starts while no operator answers.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [inflight-last-good]
