@@ -28,16 +28,13 @@ EXPLAINED: Final = {
 }
 """Findings that are meant, by check, with the reason. No CPU limit is meant too: throttling makes a tail of latency."""
 EXPLAINED_OF: Final = {
-    "inflight-operator": {
-        "deployment-replicas": "one: two would write over each other, and routers serve on without it",
-        "deployment-strategy": "Recreate, so that there are never two",
-    },
+    "inflight-selftest": {"pod-probes": "it runs once and ends"},
     "models": {
         "deployment-replicas": "the HPA's, within the bounds that the user has set",
         "deployment-has-poddisruptionbudget": "a budget for one replica would keep nodes from being drained",
     },
 }
-"""The same for one Deployment, or for those of models."""
+"""The same for one object, or for the Deployments of models."""
 
 
 def everything() -> str:
@@ -61,8 +58,8 @@ def models() -> Iterator[Object]:
 
 
 def _marked(item: Object, key: str) -> Object:
-    """With the checks that do not concern a Deployment, as the scanner wants to be told."""
-    if item["kind"] == "Deployment" and key in EXPLAINED_OF:
+    """With the checks that do not concern a pod, as the scanner wants to be told."""
+    if item["kind"] in ("Deployment", "Pod") and key in EXPLAINED_OF:
         annotations = item["metadata"].setdefault("annotations", {})
         annotations["kube-score/ignore"] = ",".join(EXPLAINED_OF[key])
     return item
