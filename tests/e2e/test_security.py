@@ -58,7 +58,8 @@ async def test_every_container_that_runs_has_a_read_only_root_and_no_capability(
 
 
 async def test_what_administers_the_router_answers_nobody_outside_its_pod(stage):
-    address = await _address(stage, "router")
+    routers = await stage.kube.list_all("Pod", cluster.SYSTEM, "app.kubernetes.io/component=router")
+    address = next(p["status"]["podIP"] for p in routers if p["status"]["phase"] == "Running")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(address, 9901)
     async with aiohttp.ClientSession() as http:
@@ -71,7 +72,8 @@ async def test_what_administers_the_router_answers_nobody_outside_its_pod(stage)
 
 async def test_who_shows_no_certificate_is_told_nothing_by_the_operator(stage):
     """Neither routes, by which all tenants' pods could be found, nor anybody's load."""
-    address = await _address(stage, "operator")
+    leader = await stage.kube.get("EndpointSlice", cluster.SYSTEM, "inflight-operator")
+    address = leader["endpoints"][0]["addresses"][0]
     assert await _first_word_of_http2(address, 18000) == b""
     metric = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/demo/deployments.apps/a/inflight_requests"
     forged = {"X-Remote-User": "system:admin", "X-Remote-Group": "system:masters"}
@@ -96,9 +98,3 @@ async def _first_word_of_http2(address: str, port: int) -> bytes:
         return b""  # with TLS 1.3 the refusal comes after the client's handshake
     finally:
         writer.close()
-
-
-async def _address(stage, part: str) -> str:
-    """The address of a running pod of the router or the operator."""
-    listed = await stage.kube.list_all("Pod", cluster.SYSTEM, f"app.kubernetes.io/component={part}")
-    return next(p["status"]["podIP"] for p in listed if p["status"]["phase"] == "Running")

@@ -5,11 +5,14 @@ In each test `stage` is the one who tries and `neighbour` is who must not notice
 
 import asyncio
 import base64
+import gzip
 import re
 
 from inflight_demo.cluster import CLUSTER, SYSTEM, quietly
 from inflight_demo.store import CREDENTIALS
 from inflight_operator.api import names
+from inflight_operator.installation.certificates import AUTHORITY, ROUTERS
+from inflight_operator.installation.lastgood import NAME as LAST_GOOD
 from inflight_probe.infer import Target, output, sender, session, through
 from inflight_probe.kube import condition, is_true
 from inflight_probe.load import closed_loop
@@ -157,26 +160,38 @@ async def test_a_flood_next_door_costs_no_request(stage, neighbour):
 
 
 async def test_no_secret_is_told_anywhere(stage, neighbour):
-    """The store's key, which every pod of a model mounts, is in the Secrets and nowhere else."""
+    """The store's key, which every pod of a model mounts, and the installation's own keys are in Secrets and nowhere
+    else."""
     await asyncio.gather(*(each.serve("keeper", variant("main", ECHO)) for each in (stage, neighbour)))
     await stage.apply(deployment("broken", variant("main", "e2e/nothing/1/model.py")))
     await stage.says("broken", "False", {"FetchFailed"}, seconds=60)
-    secret = await stage.get("Secret", CREDENTIALS)
-    key = secret["data"]["AWS_SECRET_ACCESS_KEY"]
-    kinds = "deployments,replicasets,controllerrevisions,pods,services,configmaps,events,hpa,md"
+    keys = [(stage.namespace, CREDENTIALS, "AWS_SECRET_ACCESS_KEY"), (SYSTEM, AUTHORITY, "tls.key")]
+    secrets = [spelling for key in [*keys, (SYSTEM, ROUTERS, "tls.key")] for spelling in await spellings(stage, *key)]
+    kinds = "deployments,replicasets,controllerrevisions,pods,services,configmaps,events,leases,endpointslices,hpa,md"
     told = {"objects": kubectl("get", kinds, "-A", "-o", "yaml")}
+    kept = await stage.kube.get("ConfigMap", SYSTEM, LAST_GOOD)
+    told |= {
+        name: gzip.decompress(base64.b64decode(data)).decode("latin-1") for name, data in kept["binaryData"].items()
+    }
     for namespace in (SYSTEM, stage.namespace, neighbour.namespace):
         for pod in await stage.kube.list_all("Pod", namespace):
             name = pod["metadata"]["name"]
             told[f"log of {name}"] = kubectl("logs", name, "-n", namespace, "--all-containers", "--tail=-1")
-    for part in ("operator", "router"):
+    for part, path in (("operator", ":9090/metrics"), ("router", ":9091/stats/prometheus")):
         for pod in await stage.kube.list_all("Pod", SYSTEM, f"app.kubernetes.io/component={part}"):
-            path = {"operator": ":9090/metrics", "router": ":9091/stats/prometheus"}[part]
             async with session() as http, http.get(f"http://{pod['status']['podIP']}{path}") as answer:
                 told[f"metrics of {pod['metadata']['name']}"] = await answer.text()
-    assert [where for where, text in told.items() if key in text or base64.b64decode(key).decode() in text] == []
+    assert [where for where, text in told.items() if any(secret in text for secret in secrets)] == []
     assert "keeper" in told["objects"]
-    assert all(text for where, text in told.items() if where.startswith("metrics"))
+    assert all(text for where, text in told.items() if not where.startswith("log"))
+
+
+async def spellings(stage, namespace: str, name: str, key: str) -> list[str]:
+    """A secret as Kubernetes stores it, and as it is used: of a key in PEM one line is enough."""
+    secret = await stage.kube.get("Secret", namespace, name)
+    stored = secret["data"][key]
+    used = base64.b64decode(stored).decode()
+    return [stored, used.splitlines()[1] if "PRIVATE KEY" in used else used]
 
 
 async def test_what_is_told_in_a_namespace_is_about_that_namespace(stage, neighbour):
