@@ -55,7 +55,9 @@ def as_told(seen: World, routable: Mapping[str, Addresses]) -> tuple[RouteSpec, 
     live = {revision.name: revision for revision in seen.revisions.values() if revision.live}
     named = {name: names.revision_name(seen.key[1], name, told["revision"]) for name, told in seen.told.items()}
     serving = {variant: name for variant, name in named.items() if name in live}
-    weights = share(100, {v: seen.told[v]["weight"] for v, name in serving.items() if routable[name]})
+    ready = [variant for variant, name in serving.items() if routable[name]]
+    in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
+    weights = share(100, in_force if any(in_force.values()) else wished)
     split = tuple((serving[variant], weight) for variant, weight in weights.items() if weight > 0)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
     return RouteSpec(*seen.key, backends, split, tuple(serving.items())), serving, dict.fromkeys(serving, 0) | weights
