@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
-	bench-control bench-server lock clean
+	bench-control bench-server scan sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,18 @@ verify: venv tools ## fail when something generated is stale
 	$(BIN)/python -m inflight_demo.manifests --check
 	$(BIN)/python -m inflight_demo.stubs --check
 
+SCAN := build/scan
+$(SCAN)/.installed: requirements/scan.txt $(VENV)/.installed
+	$(BIN)/uv venv -q --clear $(SCAN)
+	$(BIN)/uv pip install -q --python $(SCAN)/bin/python --require-hashes -r $<
+	@touch $@
+
+scan: venv tools $(SCAN)/.installed ## bandit, kube-score, pip-audit; OFFLINE=1 leaves out the last
+	$(BIN)/python -m inflight_scan $(if $(OFFLINE),--offline)
+
+sbom: venv $(SCAN)/.installed ## a CycloneDX bill of materials for each image, in build/sbom
+	$(BIN)/python -m inflight_scan.sbom
+
 clients: venv ## KServe's own clients against our server, in an environment of theirs (not part of make test)
 	$(BIN)/pytest tests/clients --timeout 600
 
@@ -78,6 +90,7 @@ bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,m
 
 lock: venv ## resolve requirements/*.in anew
 	cd requirements && $(UV_COMPILE) --upgrade -o dev.txt dev.in
+	cd requirements && $(UV_COMPILE) --upgrade -o scan.txt scan.in
 	cd requirements && for part in operator model-server router; do $(UV_COMPILE) -c dev.txt -o $$part.txt $$part.in; done
 
 clean: ## remove what was built in the checkout

@@ -13,14 +13,14 @@ from typing import Final, Protocol
 from inflight_operator.api.conditions import Reason
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import parse
-from inflight_operator.api.world import Revision
+from inflight_operator.api.world import Revision, World
 from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
 from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
-from inflight_operator.errors import NameConflictError, SpecError
+from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
@@ -91,11 +91,24 @@ class Reconciler:
             memory = self._memory.setdefault(key, Memory())
             return await self._enforce(Pass(seen, spec, memory, self._clock()))
         except SpecError as error:
-            await self._telling.refuse(seen.resource, health.refused(Reason.INVALID_SPEC, str(error)))
+            await self._refuse(seen, Reason.INVALID_SPEC, error)
             return None
         except NameConflictError as conflict:
-            await self._telling.refuse(seen.resource, health.refused(Reason.CONFLICT, str(conflict)))
-            return CONFLICT_RETRY_SECONDS
+            await self._refuse(seen, Reason.CONFLICT, conflict)
+        except RefusedError as refusal:
+            await self._refuse(seen, Reason.REFUSED, refusal)
+        return CONFLICT_RETRY_SECONDS
+
+    async def _refuse(self, seen: World, reason: Reason, why: InflightError) -> None:
+        """Say why nothing can be done. What served before serves on, with the pods that it has now, also when this
+        process has just started and knows no routes.
+        """
+        memory = self._memory.setdefault(seen.key, Memory())
+        routable = self._routable(memory, seen.revisions.values())
+        spec, serving, split = routes.as_told(seen, routable)
+        self._plane.set(seen.key, spec)
+        self._signal.serve(seen.key, serving, split, split)
+        await self._telling.refuse(seen.resource, health.refused(reason, str(why)))
 
     def moved(self) -> list[Key]:
         """Keys whose in-flight numbers differ from what their status says."""
@@ -105,7 +118,7 @@ class Reconciler:
         plans = await self._children_of(run)
         live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
-        routable = self._routable(run, live.values())
+        routable = self._routable(run.memory, live.values())
         split = self._weights(run, plans, routable)
         self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective, routable=routable))
         serving = {plan.variant.name: plan.serving.name for plan in plans}
@@ -132,14 +145,12 @@ class Reconciler:
         )
 
     @staticmethod
-    def _routable(run: Pass, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
+    def _routable(memory: Memory, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
         """The endpoints that requests may go to, by revision."""
-        before = run.memory.routable
+        before = memory.routable
         none: routes.Addresses = frozenset()
-        run.memory.routable = {
-            r.name: endpoints.routable(r.endpoints, r.unready, before.get(r.name, none)) for r in live
-        }
-        return run.memory.routable
+        memory.routable = {r.name: endpoints.routable(r.endpoints, r.unready, before.get(r.name, none)) for r in live}
+        return memory.routable
 
     def _weights(
         self, run: Pass, plans: Sequence[VariantPlan], routable: Mapping[str, routes.Addresses]

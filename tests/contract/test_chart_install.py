@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from inflight_cluster import apiserver, tools
-from inflight_demo.manifests import INSTALL, NAMESPACE, install
+from inflight_demo.manifests import INSTALL, NAMESPACE, install, render
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "inflight"
@@ -99,6 +100,25 @@ def test_one_command_installs_everything_and_says_what_to_do_next(cluster: Clust
     assert cluster.get("crd/modeldeployments.serving.inflight.dev")["spec"]["group"] == "serving.inflight.dev"
     for name in ("inflight-operator", "inflight-router"):
         assert cluster.get("deployment", name, "-n", NAMESPACE)["metadata"]["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="defaults"),
+        pytest.param(("--set", f"watchNamespaces={{{NAMESPACE}}}"), id="one-namespace"),
+        pytest.param(("--set", "metricsApi.mode=none"), id="no-metrics-api"),
+    ],
+)
+def test_the_api_server_knows_every_field_that_is_rendered(cluster: Cluster, options: tuple[str, ...]) -> None:
+    """Its own word on its own schemas, of this very version: a field that it would drop is an error."""
+    strictly = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    rendered = render(*options)
+    said = cluster.kubectl(*strictly, stdin=rendered)
+    assert len(said.splitlines()) == len([item for item in yaml.safe_load_all(rendered) if item])
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        cluster.kubectl(*strictly, stdin=rendered.replace("enableServiceLinks", "enableServiceLink"))
+    assert 'unknown field "spec.template.spec.enableServiceLink"' in refused.value.stderr
 
 
 def test_an_upgrade_that_changes_nothing_restarts_nothing(cluster: Cluster) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from staging import installed, stage
+from staging import installed, neighbour, stage
 
-__all__ = ["installed", "stage"]
+__all__ = ["installed", "neighbour", "stage"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

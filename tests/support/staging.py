@@ -6,6 +6,8 @@ import asyncio
 import pickle
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,9 +49,22 @@ async def _publish(catalogue: models.Catalogue, scratch: Path) -> None:
 @pytest.fixture
 async def stage(installed) -> AsyncIterator[Stage]:
     """A namespace of the test's own, which admits restricted pods only."""
-    name = f"e2e-{secrets.token_hex(3)}"
-    async with Kube(access()) as kube, router(kube) as url:
-        await kube.apply(cluster.namespace(name))
-        await store.share(kube, cluster.NAMESPACE, name)
+    async with Kube(access()) as kube, router(kube) as url, _namespace(kube, f"e2e-{secrets.token_hex(3)}") as name:
         yield Stage(kube, url, name)
+
+
+@pytest.fixture
+async def neighbour(stage) -> AsyncIterator[Stage]:
+    """Somebody else's namespace, whose name begins like the stage's."""
+    async with _namespace(stage.kube, f"{stage.namespace}-b") as name:
+        yield replace(stage, namespace=name)
+
+
+@asynccontextmanager
+async def _namespace(kube: Kube, name: str) -> AsyncIterator[str]:
+    await kube.apply(cluster.namespace(name))
+    await store.share(kube, cluster.NAMESPACE, name)
+    try:
+        yield name
+    finally:
         await kube.delete("Namespace", "", name)

@@ -103,9 +103,10 @@ priorityClassName: {{ . }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
+# Where the operator scales by itself it makes none; those of an earlier mode go.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [{{ if eq (include "inflight.metricsApiMode" .) "none" }}list, watch, delete{{ else }}get, list, watch, create, patch, delete{{ end }}]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
@@ -139,15 +140,18 @@ priorityClassName: {{ . }}
   resources: [endpointslices]
   resourceNames: [inflight-operator]
   verbs: [get, patch]
-# What the operator makes for itself is owned by this Service, so that it goes with the installation.
+{{- if and .Values.watchNamespaces (not (has .Release.Namespace .Values.watchNamespaces)) }}
+# Elsewhere the rules above give these two as well. What the operator makes for itself is owned by this Service, so that
+# it goes with the installation.
 - apiGroups: [""]
   resources: [services]
   resourceNames: [inflight-operator]
   verbs: [get]
-# What a router serves that starts while no operator answers.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create]
+{{- end }}
+# What a router serves that starts while no operator answers.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [inflight-last-good]
@@ -166,8 +170,11 @@ priorityClassName: {{ . }}
 {{/* The rules for people: ModelDeployments and what scales them, to look at. */}}
 {{- define "inflight.viewRules" -}}
 - apiGroups: [serving.inflight.dev]
-  resources: [modeldeployments, modeldeployments/status]
+  resources: [modeldeployments]
   verbs: [get, list, watch]
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments/status]
+  verbs: [get]
 - apiGroups: [custom.metrics.k8s.io]
   resources: [deployments.apps/inflight_requests]
   verbs: [get]

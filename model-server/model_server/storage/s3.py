@@ -27,8 +27,8 @@ _PASSING: Final = frozenset((408, 425, 429))
 _CHANGED: Final = frozenset(("412", "416"))
 _KEYS: Final = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
-    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
-    "AWS_SESSION_TOKEN": "session_token",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",  # nosec B105 # a name
+    "AWS_SESSION_TOKEN": "session_token",  # nosec B105 # a name
 }
 
 

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """A field has to be edited; the message names it."""
     CONFLICT = "Conflict"
     """An object with a name that we need belongs to somebody else."""
+    REFUSED = "Refused"
+    """The API server or a policy of the cluster does not take an object; its words are in the message."""
     ENDPOINTS_READY = "EndpointsReady"
     """At least one variant answers."""
     NO_READY_ENDPOINT = "NoReadyEndpoint"

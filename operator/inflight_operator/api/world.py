@@ -76,6 +76,12 @@ class World:
     revisions: Mapping[str, Revision]
     alias: Object | None
 
+    @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the status said of each variant last: it survives a restart."""
+        variants = (self.resource.get("status") or {}).get("variants") or []
+        return {variant["name"]: variant for variant in variants}
+
     def of(self, variant: str) -> tuple[Revision, ...]:
         """The live revisions of a variant."""
         return tuple(r for r in self.revisions.values() if r.variant == variant and r.live)

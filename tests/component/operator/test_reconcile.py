@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -249,6 +252,56 @@ async def test_somebody_elses_object_is_not_adopted(bench: Bench, name: str):
     resource = await bench.get("ModelDeployment", name)
     assert conditions(resource)["Ready"] == ("False", "Conflict")
     await bench.kube.delete("Service", await bench.get("Service", name))
+    await bench.settle(name)
+    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
+
+
+@contextmanager
+def refused(bench: Bench) -> Iterator[None]:
+    """The operator's Deployments have a field that the API server does not take."""
+    taken = bench.kube.apply
+
+    async def apply(manifest: dict[str, Any]) -> dict[str, Any]:
+        if manifest["kind"] == "Deployment":
+            manifest = copy.deepcopy(manifest)
+            manifest["spec"]["template"]["spec"]["nodeSelector"] = {"a b": "c"}
+        return await taken(manifest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.kube, "apply", apply)
+        yield
+
+
+async def test_what_the_cluster_does_not_take_is_told_in_its_own_words(bench: Bench, name: str):
+    """Seen failing (no status at all) with an operator that only tries again."""
+    await bench.put(name, spec(100))
+    with refused(bench):
+        assert await bench.reconcile(name) == 30
+    resource = await bench.get("ModelDeployment", name)
+    (ready,) = (c for c in resource["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Refused")
+    assert ready["message"].startswith(f"Deployment {name}-v0-")
+    assert 'nodeSelector: Invalid value: "a b"' in ready["message"]
+
+
+async def test_what_served_before_serves_on_when_the_next_revision_is_refused(bench: Bench, name: str):
+    """Seen failing (no route after the restart) with an operator that only says so."""
+    await bench.put(name, spec(95, 5))
+    await bench.settle(name)
+    before = bench.routers.routes[NAMESPACE, name]
+    (first, _) = await bench.names_of("Deployment", name)
+    await bench.put(name, spec(95, 5, model="2"))
+    with refused(bench):
+        for _ in ("in the process that knew the routes", "in one that has just started"):
+            await bench.reconcile(name)
+            assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("False", "Refused")
+            assert bench.routers.routes[NAMESPACE, name] == before
+            bench.routers.routes.clear()
+            bench.restart()
+        await bench.endpoints(await bench.get("Deployment", first), 3)
+        await bench.reconcile(name)
+    sizes = {b.name: len(b.endpoints) for b in bench.routers.routes[NAMESPACE, name].backends}
+    assert sizes[first] == 3, "pods that come and go are followed"
     await bench.settle(name)
     assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
 
