@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import Final
 
 import structlog
@@ -23,7 +24,9 @@ from inflight_operator.installation.certificates import Certificates
 from inflight_operator.installation.lastgood import LastGood
 from inflight_operator.installation.lease import Candidate
 from inflight_operator.installation.presence import RETRY_SECONDS, Presence
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
+from inflight_operator.observe import keys
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import Store
 from inflight_operator.reconcile import Reconciler
@@ -55,6 +58,7 @@ class Leader:
             on_programmed=self._queue.add, clock=time.monotonic, cluster_domain=settings.cluster_domain
         )
         self._signal = Signal(self._plane.load.in_flight, time.monotonic)
+        self._keyring = KeyRing(partial(keys.read, kube), self._queue.add)
         self._first: set[Key] | None = None
         self._whole = asyncio.Event()
         self._by_hpa = False
@@ -87,6 +91,7 @@ class Leader:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
                     group.create_task(self._tick(), name="tick")
+                    group.create_task(self._keyring.run(), name="keys")
                     group.create_task(self._be_found(), name="endpoint")
                     group.create_task(self._last_good.keep(), name="last known good")
                     if certificates:
@@ -134,6 +139,9 @@ class Leader:
             signal=self._signal,
             installation=Installation(settings.model_server_image, settings.image_pull_secrets),
             router_host=settings.router_host,
+            router_tls=settings.router_tls,
+            keyring=self._keyring,
+            access_closed=settings.access_closed,
             by_hpa=self._by_hpa,
             why_alone=why,
             clock=time.monotonic,
@@ -150,6 +158,7 @@ class Leader:
                     "can't read the cluster yet; is the CRD installed, may the operator list?", error=str(error)
                 )
                 await asyncio.sleep(RETRY_SECONDS)
+        await self._reconciler.prime()
         self._first = set(self._store.known())
         self._open_when_whole()
         for key in self._first:

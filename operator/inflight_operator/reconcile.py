@@ -21,11 +21,13 @@ from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import NameConflictError, SpecError
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
+from inflight_operator.steps.access import Access
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
@@ -59,6 +61,9 @@ class Reconciler:
         signal: Signal,
         installation: Installation,
         router_host: str,
+        router_tls: bool,
+        keyring: KeyRing,
+        access_closed: bool,
         by_hpa: bool,
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
@@ -75,7 +80,8 @@ class Reconciler:
         self._revisions = Revisions(self._children, scale, reporter, installation, by_hpa=by_hpa)
         self._scaling = Scaling(scale, signal, by_hpa=by_hpa, why_alone=why_alone)
         self._retirement = Retirement(self._children, reporter, signal)
-        self._telling = Telling(kube, reporter, signal)
+        self._telling = Telling(kube, reporter, signal, tls=router_tls)
+        self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
         self._memory: dict[Key, Memory] = {}
 
@@ -96,6 +102,11 @@ class Reconciler:
             await self._telling.refuse(seen.resource, health.refused(Reason.CONFLICT, str(conflict)))
             return CONFLICT_RETRY_SECONDS
 
+    async def prime(self) -> None:
+        """Read the keys that are needed now, before routers that know them are told anything."""
+        seen = [world.read(self._store, key) for key in self._store.known()]
+        await self._access.prime((one.key[0], one.resource["spec"]) for one in seen if one)
+
     def moved(self) -> list[Key]:
         """Keys whose in-flight numbers differ from what their status says."""
         return self._telling.moved(self._memory)
@@ -106,7 +117,11 @@ class Reconciler:
         run.memory.keep_only(live)
         routable = self._routable(run, live.values())
         split = self._weights(run, plans, routable)
-        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective, routable=routable))
+        gate = self._access.step(run)
+        spec = routes.build(
+            run.key, plans, live.values(), split.effective, routable=routable, access=gate.issuers
+        )
+        self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
@@ -116,7 +131,9 @@ class Reconciler:
             return soonest(again, patience)
         told = self._scaling.told(run, plans)
         kept = sum(len(routable[name]) for name in serving.values())
-        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed, kept=kept)
+        look = await self._telling.step(
+            run, plans, live, split, scaling=told, programmed=programmed, kept=kept, missing_keys=gate.missing
+        )
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 
@@ -179,3 +196,4 @@ class Reconciler:
         self._memory.pop(key, None)
         self._plane.remove(key)
         self._signal.forget(key)
+        self._access.forget(key)

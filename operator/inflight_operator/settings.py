@@ -29,6 +29,10 @@ class Settings:
     """Names of pull secrets for that image, in each ModelDeployment's namespace."""
     router_service: str
     """Name of the router's Service in `namespace`."""
+    router_tls: bool
+    """The routers serve HTTPS."""
+    access_closed: bool
+    """A ModelDeployment that says nothing about it is for its own namespace only."""
     metrics_api: bool
     """Serve custom.metrics.k8s.io."""
     xds_port: int
@@ -84,9 +88,13 @@ def read(environ: Mapping[str, str]) -> Settings:
             raise InflightError(f"INFLIGHT_{name} must be a duration such as 2160h, 30m or 90s, not {raw!r}")
         return int(raw[:-1]) * {"h": 3600, "m": 60, "s": 1}[raw[-1]] if raw else None
 
-    mode = text("METRICS_API_MODE", "builtin")
-    if mode not in ("builtin", "none"):
-        raise InflightError(f"INFLIGHT_METRICS_API_MODE must be builtin or none, not {mode!r}")
+    def one_of(name: str, *choices: str) -> str:
+        value = text(name, choices[0])
+        if value not in choices:
+            raise InflightError(f"INFLIGHT_{name} must be {' or '.join(choices)}, not {value!r}")
+        return value
+
+    mode = one_of("METRICS_API_MODE", "builtin", "none")
     tls = text("TLS_DIR", "")
     return Settings(
         namespace=text("NAMESPACE"),
@@ -95,6 +103,8 @@ def read(environ: Mapping[str, str]) -> Settings:
         model_server_image=text("MODEL_SERVER_IMAGE"),
         image_pull_secrets=several("IMAGE_PULL_SECRETS"),
         router_service=text("ROUTER_SERVICE", "inflight-router"),
+        router_tls=one_of("ROUTER_TLS", "false", "true") == "true",
+        access_closed=one_of("ACCESS_DEFAULT", "open", "closed") == "closed",
         metrics_api=mode == "builtin" and bool(tls),
         xds_port=port("XDS_PORT", 18000),
         metrics_api_port=port("METRICS_API_PORT", 8443),

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inflight_operator.api import names
+from inflight_operator.api.jwks import Keys
 from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
+from inflight_operator.errors import TransientError
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import CHILD_KINDS, Store
@@ -65,12 +68,14 @@ class Bench:
         self.in_flight: dict[str, float | None] = {}
         self.routers = Routers()
         self.digests: dict[str, str] = {}
+        self.keys: dict[str, Keys] = {}
         self.asked: list[str] = []
         self.restart()
 
-    def restart(self, *, by_hpa: bool = True) -> None:
+    def restart(self, *, by_hpa: bool = True, access_closed: bool = False) -> None:
         self.store = Store()
         self.signal = Signal(lambda _, name: self.in_flight.get(name, 0.0), lambda: self.now)
+        self.keyring = KeyRing(self._read_keys, lambda _key: None)
         self.reconciler = Reconciler(
             store=self.store,
             kube=self.kube,
@@ -78,10 +83,19 @@ class Bench:
             signal=self.signal,
             installation=Installation("inflight/model-server:test"),
             router_host="inflight-router.inflight-system.svc.cluster.local",
+            router_tls=False,
+            keyring=self.keyring,
+            access_closed=access_closed,
             by_hpa=by_hpa,
             clock=lambda: self.now,
             ask=self._ask,
         )
+
+    async def _read_keys(self, source: str) -> Keys:
+        """What an issuer shows; the others can't be reached."""
+        if source not in self.keys:
+            raise TransientError(f"{source} can't be reached")
+        return self.keys[source]
 
     async def _ask(self, address: str, _model: str) -> str | None:
         """What the pod at `address` says that its model's digest is; the others can't be reached."""

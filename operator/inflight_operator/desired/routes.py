@@ -9,7 +9,7 @@ from inflight_operator.api import names
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
 from inflight_operator.api.world import Revision
-from inflight_operator.xds.model import Backend, Endpoint, RouteSpec
+from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
 """How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
@@ -35,8 +35,10 @@ def build(
     effective: Mapping[str, int],
     *,
     routable: Mapping[str, Addresses],
+    access: tuple[Issuer, ...] | None,
 ) -> RouteSpec:
-    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision."""
+    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision, `access`
+    whose tokens are asked for."""
     plans = list(plans)
     return RouteSpec(
         namespace=key[0],
@@ -44,6 +46,7 @@ def build(
         backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
         split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
         direct=tuple((p.variant.name, p.serving.name) for p in plans),
+        access=access,
     )
 
 

@@ -22,7 +22,7 @@ def revision(server: dict[str, Any] | None) -> Revision:
     ],
 )
 def test_a_router_waits_longer_than_the_server_so_that_the_server_has_the_last_word(server, waits, holds):
-    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}).backends
+    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}, access=None).backends
     assert backend.timeout_milliseconds == waits
     assert backend.max_in_flight == holds
     assert routes.timeout_milliseconds(revision(server)) == waits - routes.ROUTER_GRACE_MILLISECONDS
