@@ -141,5 +141,5 @@ class Rig:
     async def eventually(self, fact: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
         """As `until`, for what has to be asked for."""
         async with asyncio.timeout(seconds):
-            while not await fact():
+            while not await fact():  # noqa: ASYNC110 - of many kinds, and none has an event
                 await asyncio.sleep(0.02)
