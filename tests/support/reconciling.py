@@ -104,8 +104,12 @@ class Bench:
 
     async def reconcile(self, name: str) -> float | None:
         """One reconcile with a fresh view; what it is told last is what the API server holds."""
-        await refresh(self.kube, self.store, [NAMESPACE])
+        await self.refresh()
         return await self.reconciler.reconcile((NAMESPACE, name))
+
+    async def refresh(self) -> None:
+        """See the world as it is."""
+        await refresh(self.kube, self.store, [NAMESPACE])
 
     async def settle(self, name: str, seconds: float = 120.0, *, ready: bool = True) -> None:
         """Reconcile until nothing is asked for any more, pods becoming ready in between."""

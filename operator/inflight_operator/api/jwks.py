@@ -29,11 +29,11 @@ def public_keys(text: str | bytes) -> str:
         found = json.loads(text)["keys"]
         kept = [_public(key) for key in found if _signs(key)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError('is not a set of JSON Web Keys, {"keys": [...]}') from None
+        raise ValueError('not a set of JSON Web Keys, {"keys": [...]}') from None
     if not kept:
-        raise ValueError("has no public key that checks signatures (RSA, EC or Ed25519)")
+        raise ValueError("no public key that checks signatures (RSA, EC or Ed25519)")
     if len(kept) > _MOST:
-        raise ValueError(f"has {len(kept)} keys; {_MOST} are the most")
+        raise ValueError(f"{len(kept)} keys; {_MOST} are the most")
     return json.dumps({"keys": kept}, sort_keys=True)
 
 

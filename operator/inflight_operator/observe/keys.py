@@ -52,8 +52,8 @@ async def at(url: str, ssl_context: ssl.SSLContext | bool = True) -> Keys:
             if answer.status != 200:
                 raise TransientError(f"{url} answers {answer.status}")
             return Keys(public_keys(await body_of(answer, _MAX_BYTES)))
-    except ValueError as error:
-        raise TransientError(f"{url} {error}") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError) as error:  # a bad certificate is a ValueError besides
         _log.warning("keys can't be read", url=url, error=f"{type(error).__name__}: {error}")
         raise TransientError(f"{url} can't be reached, or its certificate is not good") from error
+    except ValueError as error:
+        raise TransientError(f"{url}: {error}") from error
