@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -35,6 +36,7 @@ from inflight_operator.settings import Settings
 from inflight_operator.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
 from inflight_operator.workqueue import WorkQueue
 from inflight_operator.xds import plane as xds
+from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -74,9 +76,9 @@ class Leader:
         """Something of `key` changed."""
         self._queue.add(key)
 
-    def expect(self, routers: int) -> None:
-        """So many routers should report their load."""
-        self._plane.load.expect(routers)
+    def serve_from(self, routers: Collection[Endpoint]) -> None:
+        """These routers serve."""
+        self._plane.serve_from(routers)
 
     async def run(self) -> None:
         """Act until cancelled. StandDownError; anything else that is raised is a bug."""

@@ -118,9 +118,7 @@ class Reconciler:
         routable = self._routable(run, live.values())
         split = self._weights(run, plans, routable)
         gate = self._access.step(run)
-        spec = routes.build(
-            run.key, plans, live.values(), split.effective, routable=routable, access=gate.issuers
-        )
+        spec = routes.build(run.key, plans, live.values(), split.effective, routable=routable, access=gate.issuers)
         self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)

@@ -145,8 +145,10 @@ async def envoy(
     concurrency: int = 1,
     log_level: str = "warning",
     edge: dict[str, Any] | None = None,
+    zone: str = "",
 ) -> AsyncIterator[Envoy]:
-    """Run Envoy until the block ends; its files and its log lie in `directory`. `edge`: the chart's `router.tls`."""
+    """Run Envoy until the block ends; its files and its log lie in `directory`. `edge`: the chart's `router.tls`,
+    `zone` where it is."""
     admin_port, status_port = free_port(), free_port()
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
     config = bootstrap(directory, xds_port=xds_port, admin_port=admin_port, status_port=status_port, tls=tls)
@@ -156,6 +158,7 @@ async def envoy(
     command = [
         ENVOY,
         *("-c", str(path), "--service-node", node, "--service-cluster", "inflight-router"),
+        *("--service-zone", zone),
         *("--concurrency", str(concurrency), "--log-level", log_level, "--disable-hot-restart"),
     ]
     with log.open("wb") as output:

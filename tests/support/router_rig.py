@@ -110,14 +110,14 @@ class Rig:
             )
 
     @asynccontextmanager
-    async def traffic(self, host: str = "digits.demo", clients: int = 8) -> AsyncIterator[Counter[str]]:
-        """Clients that ask all the time; counts answers by status and who answered, or the error."""
+    async def traffic(self, host: str = "digits.demo", clients: int = 8, **options: Any) -> AsyncIterator[Counter[str]]:
+        """Clients that ask all the time, as `ask`; counts answers by status and who answered, or the error."""
         seen: Counter[str] = Counter()
 
         async def client() -> None:
             while True:
                 try:
-                    answer = await self.ask(host=host)
+                    answer = await self.ask(host=host, **options)
                     who = answer.body.get("pod") or answer.body.get("code")
                     seen[f"{answer.status} {who}"] += 1
                 except aiohttp.ClientError as error:

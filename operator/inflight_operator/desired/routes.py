@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
-from inflight_operator.api.world import Revision
+from inflight_operator.api.world import Address, Revision
 from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
@@ -25,7 +25,7 @@ class Plan(Protocol):
     def serving(self) -> Revision: ...
 
 
-Addresses = frozenset[tuple[str, int]]
+Addresses = frozenset[Address]
 
 
 def build(
@@ -61,7 +61,7 @@ def _backend(revision: Revision, endpoints: Addresses) -> Backend:
         name=revision.name,
         variant=revision.variant,
         revision=revision.revision,
-        endpoints=frozenset(Endpoint(address, port) for address, port in endpoints),
+        endpoints=frozenset(Endpoint(*address) for address in endpoints),
         timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """One ready model-server address."""
+    """One ready address, and the zone that it lies in, empty where it isn't known."""
 
     address: str
     port: int
+    zone: str = ""
 
 
 @dataclass(frozen=True)

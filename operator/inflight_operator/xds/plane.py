@@ -13,13 +13,13 @@ from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from . import build, check, clusters
+from . import build, check, clusters, zones
 from .ads import Stream
 from .build import Key, Pieces
 from .lastgood import Good
 from .listener import Ports, listeners
 from .load import Load
-from .model import Programmed, RouteSpec
+from .model import Endpoint, Programmed, RouteSpec
 from .server import Server, serve
 from .session import Session
 from .world import Change, Verdicts, World
@@ -81,6 +81,11 @@ class ControlPlane:
         self._forget_resources(before, pieces)
         self._invalid.pop(key, None)
         self._specs[key] = spec
+
+    def serve_from(self, routers: Collection[Endpoint]) -> None:
+        """The routers that serve, and their zones."""
+        self.load.expect(len(routers))
+        self._changed(self._world.place(clusters.endpoints(clusters.ROUTERS, zones.told(routers, least=1))))
 
     def remove(self, key: Key) -> None:
         """The ModelDeployment is gone."""

@@ -10,7 +10,7 @@ from inflight_operator.desired import routes
 
 def revision(server: dict[str, Any] | None) -> Revision:
     record = None if server is None else {"server": server}
-    return Revision("digits-main-0a1b2c3d", "main", "0a1b2c3d", record, {}, frozenset({("10.0.0.1", 8080)}), "")
+    return Revision("digits-main-0a1b2c3d", "main", "0a1b2c3d", record, {}, frozenset({("10.0.0.1", 8080, "")}), "")
 
 
 @pytest.mark.parametrize(
