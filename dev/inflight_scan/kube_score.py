@@ -23,8 +23,9 @@ EXPLAINED: Final[Mapping[tuple[str, str], str]] = {
     " read-only; how much disk models take is for the namespace's LimitRange and ResourceQuota",
     ("", "container-image-pull-policy"): "pin images by digest instead, which also says what is run",
     ("", "deployment-has-host-podantiaffinity"): "routers and operators are spread by topologySpreadConstraints",
-    ("", "pod-networkpolicy"): "not every cluster enforces them: they are an option of the chart",
+    ("models", "pod-networkpolicy"): "who may ask a model is for its owner to say (docs/network.md)",
     ("inflight-selftest", "pod-probes"): "it runs once and ends",
+    ("inflight-selftest", "pod-networkpolicy"): "it listens nowhere, and asks what any client may ask",
     ("models", "deployment-replicas"): "the HPA's, within the bounds that the user has set",
     ("models", "deployment-has-poddisruptionbudget"): "a budget for one replica would keep nodes from being drained",
 }

@@ -15,7 +15,10 @@ from inflight_operator.desired.pod import Installation
 
 Object = dict[str, Any]
 
-MODES: Final = ((), ("--set", f"watchNamespaces={{{NAMESPACE}}}"))
+MODES: Final = (
+    ("--set", "networkPolicy.enabled=true"),
+    ("--set", f"networkPolicy.enabled=true,watchNamespaces={{{NAMESPACE}}}"),
+)
 """Options of the chart for an installation in the whole cluster and for one in a namespace."""
 
 
