@@ -6,6 +6,7 @@ import functools
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,13 @@ def test_the_routers_open_what_their_values_say(variation: str, opened: dict[str
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     (secret,) = yaml.safe_load(files[Path(Ports().certificate).name])["resources"]
     assert (secret["tls_certificate"]["watched_directory"]["path"] in mounts) is ("https" in opened)
+
+
+def test_a_router_learns_its_zone_from_its_own_label() -> None:
+    (container,) = pods(objects_of())[f"{NAMESPACE}/inflight-router"]["containers"]
+    sources = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in container["env"]}
+    arguments = dict(pairwise(container["args"]))
+    assert sources[arguments["--service-zone"].strip("$()")] == "metadata.labels['topology.kubernetes.io/zone']"
 
 
 def test_routers_are_replaced_one_by_one_and_never_all_gone() -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final
 _PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 """What a public key of each kind consists of. With a symmetric one (oct), who can check can also sign: left out."""
 _DESCRIBING: Final = ("kty", "kid", "alg", "use")
-_MOST: Final = 64
+_MOST: Final = 16384
+"""Characters of a set, as in the CRD: some twenty keys of 4096 bits. Each route of the ModelDeployment carries it."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ def public_keys(text: str | bytes) -> str:
         raise ValueError('not a set of JSON Web Keys, {"keys": [...]}') from None
     if not kept:
         raise ValueError("no public key that checks signatures (RSA, EC or Ed25519)")
-    if len(kept) > _MOST:
-        raise ValueError(f"{len(kept)} keys; {_MOST} are the most")
-    return json.dumps({"keys": kept}, sort_keys=True)
+    written = json.dumps({"keys": kept}, sort_keys=True)
+    if len(written) > _MOST:
+        raise ValueError(f"too many or too large keys: {len(written)} characters, {_MOST} are the most")
+    return written
 
 
 def _signs(key: dict[str, Any]) -> bool:

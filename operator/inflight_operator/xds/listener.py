@@ -149,7 +149,7 @@ def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=name),
         http_filters=[
             hcm_pb2.HttpFilter(name="inflight.strip", typed_config=packed(_strip_envoy_headers())),
-            tokens.place(),
+            tokens.slot(),
             hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())),
         ],
         use_remote_address=BoolValue(value=True),

@@ -37,7 +37,7 @@ FAILED: Final = "failed"
 PRESENT: Final = value_pb2.ValueMatcher(present_match=True)
 
 
-def place() -> hcm_pb2.HttpFilter:
+def slot() -> hcm_pb2.HttpFilter:
     """The listener's filter: it does what the route says, and nothing where the route says nothing."""
     nothing = matcher_pb2.Matcher(on_no_match=_do(skip_action_pb2.SkipFilter()))
     composite = extension_pb2.TypedExtensionConfig(name=NAME, typed_config=packed(composite_pb2.Composite()))
@@ -67,7 +67,7 @@ def _do(action: Message) -> matcher_pb2.Matcher.OnMatch:
 
 def _authentication(issuers: tuple[Issuer, ...]) -> jwt_pb2.JwtAuthentication:
     """A token of any of them will do."""
-    providers = {str(place): _provider(str(place), issuer) for place, issuer in enumerate(issuers)}
+    providers = {str(number): _provider(str(number), issuer) for number, issuer in enumerate(issuers)}
     each = [jwt_pb2.JwtRequirement(provider_name=name) for name in providers]
     any_of = each[0] if len(each) == 1 else _any(each)
     everything = route_components_pb2.RouteMatch(prefix="/")
@@ -100,9 +100,9 @@ def _authorisation(issuers: tuple[Issuer, ...]) -> rbac_pb2.RBAC:
     """Whoever the token names must be among those who may ask."""
     allowed = [
         policy_pb2.Principal(
-            sourced_metadata=policy_pb2.SourcedMetadata(metadata_matcher=known(str(place), claim, value))
+            sourced_metadata=policy_pb2.SourcedMetadata(metadata_matcher=known(str(number), claim, value))
         )
-        for place, issuer in enumerate(issuers)
+        for number, issuer in enumerate(issuers)
         for claim, value in _allowed(issuer)
     ]
     policy = policy_pb2.Policy(permissions=[policy_pb2.Permission(any=True)], principals=allowed)

@@ -155,7 +155,10 @@ async def test_keys_are_rotated_and_until_they_are_known_nobody_gets_in(rig: Rig
     for name, keys in (("unknown", ""), ("old", old.keys), ("both", both), ("new", new.keys)):
         rig.set(closed(accounts(keys), port=pod.port))
         assert (await rig.programmed(KEY)).acknowledged
-        seen[name] = [(await rig.ask(headers=bearer(issuer.token()))).status for issuer in (old, new)]
+        answers = [await rig.ask(headers=bearer(issuer.token())) for issuer in (old, new)]
+        seen[name] = [answer.status for answer in answers]
+        if name == "unknown":
+            assert "Jwks_remote_fetch_is_failed" in answers[0].body["detail"]
     assert seen == {"unknown": [401, 401], "old": [200, 401], "both": [200, 200], "new": [401, 200]}
 
 
