@@ -18,7 +18,8 @@ from model_server.settings import ModelSettings, StorageSettings
 from model_server.storage import addresses, uri
 from model_server.storage.attempts import PAUSES, TransientError, persist
 from model_server.storage.fetching import fetch
-from model_server.storage.files import Incoming, combined, digest
+from model_server.storage.files import combined, digest
+from model_server.storage.incoming import Incoming
 
 SHA = "ab" * 32
 

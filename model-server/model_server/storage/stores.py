@@ -1,0 +1,113 @@
+"""Opening an object store: which one a URI means, and as whom it is asked. Reading from it is in `buckets`.
+
+Identities, in this order: the mounted Secret's; the pod's own (a projected token, or Google's metadata service, which
+obstore asks by itself and only for this); none, and requests are unsigned. A machine's own identity is never borrowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from model_server.errors import LoadFailure, Reason, first_line
+from model_server.settings import StorageSettings
+from model_server.storage import addresses
+from model_server.storage.attempts import TransientError
+from model_server.storage.uri import ModelUri
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, S3Store
+
+_KEYS: Final[dict[str, tuple[dict[str, str], ...]]] = {
+    "s3": ({"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key"},),
+    "gs": ({"GOOGLE_SERVICE_ACCOUNT_KEY": "service_account_key"},),
+    "az": ({"AZURE_STORAGE_ACCOUNT_KEY": "account_key"}, {"AZURE_STORAGE_SAS_TOKEN": "sas_key"}),
+}
+"""Keys of the Secret, as obstore calls them; of several sets the first that is there."""
+_OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One bucket or container of a store."""
+
+    store: S3Store | GCSStore | AzureStore
+    where: str
+    """What people call it."""
+    prefix: str
+    """Where in it the model lies."""
+    identity: str
+    """As whom it is asked, in words."""
+
+
+def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Opened:
+    """The store of an s3, gs or az URI.
+
+    LoadFailure(FetchFailed): no library, a key missing in the Secret, an endpoint that must not be fetched from.
+    """
+    _vet_endpoint(settings.endpoint, local_files)
+    try:
+        from obstore import store  # noqa: PLC0415 - only who fetches from a store needs it
+    except ImportError as error:
+        raise LoadFailure(
+            Reason.FETCH_FAILED, "this image has no obstore: install inflight-model-server[object-stores]"
+        ) from error
+    options, identity = _identity(uri.scheme, settings)
+    client: Any = {
+        "allow_http": settings.endpoint.startswith("http://"),
+        "connect_timeout": "5s",
+        "read_timeout": "30s",
+        "timeout": f"{int(settings.timeout_seconds)}s",
+    }
+    # Trying again is done in `attempts`, for all sources alike.
+    retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
+    if uri.scheme == "s3":
+        options |= {"region": settings.region or "us-east-1"}
+        if settings.endpoint:
+            options |= {"endpoint": settings.endpoint, "virtual_hosted_style_request": False}
+        s3 = store.S3Store(uri.host, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
+        return Opened(s3, f"bucket {uri.host!r}", uri.path, identity)
+    if uri.scheme == "gs":
+        options |= {"base_url": settings.endpoint} if settings.endpoint else {}
+        gs = store.GCSStore(uri.host, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
+        return Opened(gs, f"bucket {uri.host!r}", uri.path, identity)
+    container, _, prefix = uri.path.partition("/")
+    options |= {"account_name": uri.host} | ({"endpoint": settings.endpoint} if settings.endpoint else {})
+    az = store.AzureStore(container, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
+    return Opened(az, f"container {container!r} of account {uri.host!r}", prefix.lstrip("/"), identity)
+
+
+def _vet_endpoint(endpoint: str, local_files: bool) -> None:
+    parts = urlsplit(endpoint)
+    if not endpoint or local_files:
+        return
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise LoadFailure(Reason.INVALID_SETTINGS, f"storage endpoint {endpoint!r} is no http(s) URL")
+    try:
+        addresses.resolve(parts.hostname, parts.port or 443)
+    except OSError as error:
+        raise TransientError(f"storage endpoint {parts.hostname}: {first_line(error)}") from error
+
+
+def _identity(scheme: str, settings: StorageSettings) -> tuple[dict[str, Any], str]:
+    if settings.secret_dir:
+        return _secret(settings.secret_dir, scheme), "the storage Secret's"
+    if scheme in settings.identities:
+        return {}, "the service account's"
+    return {"skip_signature": True}, "none, requests are unsigned"
+
+
+def _secret(directory: Path, scheme: str) -> dict[str, Any]:
+    sets = _KEYS[scheme]
+    keys = next((keys for keys in sets if all((directory / file).exists() for file in keys)), None)
+    if keys is None:
+        wanted = " or ".join(" and ".join(keys) for keys in sets)
+        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret lacks what {scheme}:// needs: {wanted}")
+    there = keys | {file: name for file, name in _OPTIONAL.get(scheme, {}).items() if (directory / file).exists()}
+    try:
+        return {option: (directory / file).read_text().strip() for file, option in there.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret can't be read: {type(error).__name__}") from error
