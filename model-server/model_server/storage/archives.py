@@ -18,7 +18,7 @@ from typing import IO, Any, Final, cast
 
 from model_server.errors import LoadFailure, Reason, first_line
 from model_server.storage.archive_rules import Contents, UnsafeArchive
-from model_server.storage.files import DiskFailure, remove, single, writing
+from model_server.storage.files import MAX_FILES, DiskFailure, remove, single, writing
 from model_server.storage.transfer import Budget
 
 _SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
@@ -80,20 +80,20 @@ def unpack(archive: Path, kind: str, directory: Path, budget: Budget) -> Path:
 
 
 def _write(entries: Iterator[Entry], part: Path, contents: Contents, budget: Budget) -> None:
+    made = {part}
     for entry in entries:
         target = part / contents.admit(entry.name, directory=entry.directory)
+        directory = target if entry.directory else target.parent
         with writing(target):
-            (target if entry.directory else target.parent).mkdir(parents=True, exist_ok=True)
-        if not entry.directory:
-            _write_file(entry, target, contents, budget)
-
-
-def _write_file(entry: Entry, target: Path, contents: Contents, budget: Budget) -> None:
-    with writing(target), target.open("xb", buffering=0) as file:
-        while chunk := _sound(entry.read, _CHUNK):
-            contents.grow(len(chunk))
-            budget.check(0)
-            file.write(chunk)
+            if directory not in made:
+                directory.mkdir(parents=True, exist_ok=True)
+                made.add(directory)
+            if not entry.directory:
+                with target.open("xb", buffering=0) as file:
+                    while chunk := _sound(entry.read, _CHUNK):
+                        contents.grow(len(chunk))
+                        budget.check(0)
+                        file.write(chunk)
 
 
 def _entries(file: IO[bytes], kind: str) -> Iterator[Entry]:
@@ -116,12 +116,15 @@ def _sound(read: Callable[..., Any], *arguments: Any) -> Any:
 class _Metered:
     """A stream that refuses to be read further than `left` bytes."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[bytes], damage: type[Exception]) -> None:
+        self._stream, self._damage = stream, damage
         self.left = _MAX_HEADER_BYTES
 
     def read(self, count: int) -> bytes:
-        data = self._stream.read(count)
+        try:
+            data = self._stream.read(count)
+        except self._damage as error:
+            raise tarfile.ReadError(first_line(error)) from error
         self.left -= len(data)
         if self.left < 0:
             raise UnsafeArchive(f"an entry has a header, or the archive an end, of over {_MAX_HEADER_BYTES} bytes")
@@ -129,7 +132,7 @@ class _Metered:
 
 
 def _tar(file: IO[bytes], kind: str) -> Iterator[Entry]:
-    stream = _Metered(_inflated(file, kind))
+    stream = _Metered(*_inflated(file, kind))
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined] # or it would keep every header
@@ -149,11 +152,12 @@ def _tar_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, stream: _Metered) 
     return Entry(member.name, directory=False, read=cast(IO[bytes], data).read)
 
 
-def _inflated(file: IO[bytes], kind: str) -> IO[bytes]:
+def _inflated(file: IO[bytes], kind: str) -> tuple[IO[bytes], type[Exception]]:
+    """The tar in the file, and what reading it raises when it is damaged."""
     if kind == ".tar":
-        return file
+        return file, EOFError
     if kind in (".tar.gz", ".tgz"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file)), zlib.error
     try:
         from backports import zstd  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -161,7 +165,7 @@ def _inflated(file: IO[bytes], kind: str) -> IO[bytes]:
             Reason.UNSUPPORTED_FORMAT, "this image can't read zstd: install inflight-model-server[zstd]"
         ) from error
     options = {int(zstd.DecompressionParameter.window_log_max): _MAX_ZSTD_WINDOW}
-    return cast(IO[bytes], zstd.ZstdFile(file, options=options))
+    return cast(IO[bytes], zstd.ZstdFile(file, options=options)), zstd.ZstdError
 
 
 # zip -----------------------------------------------------------------------------------------------------------------
@@ -175,14 +179,17 @@ class _Modest:
         self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= _MAX_DIRECTORY_BYTES:
+        data = self._file.read(count if 0 <= count <= _MAX_DIRECTORY_BYTES else _MAX_DIRECTORY_BYTES + 1)
+        if len(data) > _MAX_DIRECTORY_BYTES:
             raise UnsafeArchive(f"its directory has over {_MAX_DIRECTORY_BYTES} bytes")
-        return self._file.read(count)
+        return data
 
 
 def _zip(file: IO[bytes]) -> Iterator[Entry]:
     with zipfile.ZipFile(cast(IO[bytes], _Modest(file))) as archive:
         members = archive.infolist()
+        if len(members) > MAX_FILES:
+            raise UnsafeArchive(f"it has more than {MAX_FILES} entries")
         _apart(members, archive.start_dir)
         for member in members:
             _plain_member(member)

@@ -2,6 +2,9 @@
 
 Identities, in this order: the mounted Secret's; the pod's own (a projected token, or Google's metadata service, which
 obstore asks by itself and only for this); none, and requests are unsigned. A machine's own identity is never borrowed.
+
+obstore follows redirects and can't be told not to. Over https it follows none to http, which metadata services speak;
+over http a proxy that isn't there stands in the way to every host but those that are meant.
 """
 
 from __future__ import annotations
@@ -27,6 +30,13 @@ _KEYS: Final[dict[str, tuple[dict[str, str], ...]]] = {
     "az": ({"AZURE_STORAGE_ACCOUNT_KEY": "account_key"}, {"AZURE_STORAGE_SAS_TOKEN": "sas_key"}),
 }
 """Keys of the Secret, as obstore calls them; of several sets the first that is there."""
+_IDENTITY_HOSTS: Final = {
+    "s3": ("amazonaws.com", "amazonaws.com.cn", "169.254.170.23"),
+    "gs": ("googleapis.com", "metadata.google.internal"),
+    "az": ("microsoftonline.com", "microsoftonline.us", "partner.microsoftonline.cn"),
+}
+"""Where a token is changed for the store's credentials."""
+_NO_PROXY_THERE: Final = "http://127.0.0.1:9"
 _OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}
 
 
@@ -51,33 +61,49 @@ def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Op
     _vet_endpoint(settings.endpoint, local_files)
     try:
         from obstore import store  # noqa: PLC0415 - only who fetches from a store needs it
+        from obstore.exceptions import BaseError  # noqa: PLC0415
     except ImportError as error:
         raise LoadFailure(
             Reason.FETCH_FAILED, "this image has no obstore: install inflight-model-server[object-stores]"
         ) from error
     options, identity = _identity(uri.scheme, settings)
-    client: Any = {
-        "allow_http": settings.endpoint.startswith("http://"),
+    how: dict[str, Any] = {
+        "config": options,
+        "client_options": _client(uri.scheme, settings, local_files),
+        # Trying again is done in `attempts`, for all sources alike.
+        "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=30)},
+    }
+    endpoint, bucket = settings.endpoint, f"bucket {uri.host!r}"
+    try:
+        if uri.scheme == "s3":
+            options["region"] = settings.region or "us-east-1"
+            options |= {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
+            return Opened(store.S3Store(uri.host, **how), bucket, uri.path, identity)
+        if uri.scheme == "gs":
+            options |= {"base_url": endpoint} if endpoint else {}
+            return Opened(store.GCSStore(uri.host, **how), bucket, uri.path, identity)
+        container, _, prefix = uri.path.partition("/")
+        options |= {"account_name": uri.host} | ({"endpoint": endpoint} if endpoint else {})
+        where = f"container {container!r} of account {uri.host!r}"
+        return Opened(store.AzureStore(container, **how), where, prefix.lstrip("/"), identity)
+    except BaseError as error:  # its text may quote the Secret
+        why = f"what is in the storage Secret can't be used as {_wanted(uri.scheme)}"
+        raise LoadFailure(Reason.FETCH_FAILED, why if settings.secret_dir else first_line(error)) from None
+
+
+def _client(scheme: str, settings: StorageSettings, local_files: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "connect_timeout": "5s",
         "read_timeout": "30s",
         "timeout": f"{int(settings.timeout_seconds)}s",
     }
-    # Trying again is done in `attempts`, for all sources alike.
-    retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
-    if uri.scheme == "s3":
-        options |= {"region": settings.region or "us-east-1"}
-        if settings.endpoint:
-            options |= {"endpoint": settings.endpoint, "virtual_hosted_style_request": False}
-        s3 = store.S3Store(uri.host, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
-        return Opened(s3, f"bucket {uri.host!r}", uri.path, identity)
-    if uri.scheme == "gs":
-        options |= {"base_url": settings.endpoint} if settings.endpoint else {}
-        gs = store.GCSStore(uri.host, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
-        return Opened(gs, f"bucket {uri.host!r}", uri.path, identity)
-    container, _, prefix = uri.path.partition("/")
-    options |= {"account_name": uri.host} | ({"endpoint": settings.endpoint} if settings.endpoint else {})
-    az = store.AzureStore(container, config=options, client_options=client, retry_config=retry)  # type: ignore[arg-type]
-    return Opened(az, f"container {container!r} of account {uri.host!r}", prefix.lstrip("/"), identity)
+    parts = urlsplit(settings.endpoint)
+    if parts.scheme == "http":
+        options["allow_http"] = True
+        if not local_files:
+            meant = (parts.hostname or "", *_IDENTITY_HOSTS[scheme])
+            options |= {"proxy_url": _NO_PROXY_THERE, "proxy_excludes": ",".join(meant)}
+    return options
 
 
 def _vet_endpoint(endpoint: str, local_files: bool) -> None:
@@ -101,13 +127,15 @@ def _identity(scheme: str, settings: StorageSettings) -> tuple[dict[str, Any], s
 
 
 def _secret(directory: Path, scheme: str) -> dict[str, Any]:
-    sets = _KEYS[scheme]
-    keys = next((keys for keys in sets if all((directory / file).exists() for file in keys)), None)
+    keys = next((keys for keys in _KEYS[scheme] if all((directory / file).exists() for file in keys)), None)
     if keys is None:
-        wanted = " or ".join(" and ".join(keys) for keys in sets)
-        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret lacks what {scheme}:// needs: {wanted}")
+        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret lacks {_wanted(scheme)}")
     there = keys | {file: name for file, name in _OPTIONAL.get(scheme, {}).items() if (directory / file).exists()}
     try:
         return {option: (directory / file).read_text().strip() for file, option in there.items()}
     except (OSError, UnicodeDecodeError) as error:
         raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret can't be read: {type(error).__name__}") from error
+
+
+def _wanted(scheme: str) -> str:
+    return f"{' or '.join(' and '.join(keys) for keys in _KEYS[scheme])}, which {scheme}:// needs"

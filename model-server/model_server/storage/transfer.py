@@ -25,7 +25,7 @@ from model_server.storage.remote import ChangedError
 
 _log = structlog.get_logger()
 
-_HASH_BYTES: Final = 1024 * 1024
+_HASH_BYTES: Final = 256 * 1024
 _LOOK_SECONDS: Final = 0.1
 _PROGRESS_SECONDS: Final = 5.0
 _JOIN_SECONDS: Final = 1.0

@@ -79,7 +79,7 @@ def _remote(text: str, scheme: str, sha256: str) -> ModelUri:
     if scheme in _NAMED:
         shape, pattern = _NAMED[scheme]
         if not pattern.fullmatch(text) or parts.query or parts.fragment:
-            raise _refused(text, f"must be {shape}, with nothing after it")
+            raise _refused(text.partition("?")[0], f"must be {shape}, with nothing after it")
         return ModelUri(scheme, text, parts.netloc, parts.path.lstrip("/"))
     if not host:
         raise _refused(text, "names no host")

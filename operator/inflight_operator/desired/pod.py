@@ -20,6 +20,7 @@ USER: Final = 65532
 _MODEL_DIR: Final = "/models"
 _SECRET_DIR: Final = "/etc/inflight/storage"  # noqa: S105 - a path
 _DIGEST_DIR: Final = "/etc/inflight/digest"
+_CLAIM_DIR: Final = "/etc/inflight/claim"
 _FETCH_DEADLINE_SECONDS: Final = 1800
 
 
@@ -67,6 +68,8 @@ def _server(name: str, variant: Variant, installation: Installation, custom: Map
     mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the pod
     if _secret(variant):
         mounts.append({"name": "storage-secret", "mountPath": _SECRET_DIR, "readOnly": True})  # type: ignore[dict-item]
+    if _claim(variant):
+        mounts.append({"name": "claim", "mountPath": _CLAIM_DIR, "readOnly": True})  # type: ignore[dict-item]
     if not variant.model.get("sha256"):
         mounts.append({"name": "digest", "mountPath": _DIGEST_DIR, "readOnly": True})  # type: ignore[dict-item]
     return {
@@ -125,6 +128,8 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_STORAGE_ENDPOINT": storage.get("endpoint", ""),
         "INFLIGHT_STORAGE_REGION": storage.get("region", ""),
         "INFLIGHT_STORAGE_SECRET_DIR": _SECRET_DIR if _secret(variant) else "",
+        "INFLIGHT_STORAGE_IDENTITY": _identity(variant),
+        "INFLIGHT_CLAIM_DIR": _CLAIM_DIR if _claim(variant) else "",
         "INFLIGHT_CONCURRENCY": str(server["concurrency"]),
         "INFLIGHT_MAX_QUEUE": str(server["maxQueue"]),
         "INFLIGHT_TIMEOUT_MILLISECONDS": str(server["timeoutMilliseconds"]),
@@ -157,10 +162,23 @@ def _secret(variant: Variant) -> str | None:
     return ((variant.model.get("storage") or {}).get("secretRef") or {}).get("name")
 
 
+def _identity(variant: Variant) -> str:
+    """On GKE nothing in a pod says that its ServiceAccount has an identity at Google: naming one does."""
+    named = variant.server.get("serviceAccountName") and not _secret(variant)
+    return "metadata" if named and str(variant.model["uri"]).startswith("gs://") else ""
+
+
+def _claim(variant: Variant) -> str | None:
+    scheme, _, rest = str(variant.model["uri"]).partition("://")
+    return rest.partition("/")[0] if scheme == "pvc" else None
+
+
 def _volumes(name: str, variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [{"name": "models", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     if secret := _secret(variant):
         volumes.append({"name": "storage-secret", "secret": {"secretName": secret, "defaultMode": 0o440}})
+    if claim := _claim(variant):
+        volumes.append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
     if not variant.model.get("sha256"):
         # Named from the start and there as soon as the first pod's digest is known: the template never changes.
         known = names.digest_name(names.revision_name(name, variant.name, variant.revision))
