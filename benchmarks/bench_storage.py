@@ -275,9 +275,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Medians and ranges, in words."""
     lines = ["| | seconds (of all rounds) | MiB/s | CPU seconds | peak anonymous MiB |", "|---|---|---|---|---|"]
     for way, runs in found["runs"].items():
-        seconds, cpu, peak = (
-            sorted(run[name] for run in runs) for name in ("seconds", "cpu_seconds", "anonymous_mib")
-        )
+        seconds, cpu, peak = (sorted(run[name] for run in runs) for name in ("seconds", "cpu_seconds", "anonymous_mib"))
         middle = statistics.median(seconds)
         lines.append(
             f"| {way} | {middle:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f}) | {found['megabytes'] / middle:.0f} "

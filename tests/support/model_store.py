@@ -107,7 +107,7 @@ def send(
     for name, value in {"content_length": str(len(body)), **headers}.items():
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
-    body = memoryview(body)[:cut_after]
+    body = memoryview(b"" if handler.command == "HEAD" else body)[:cut_after]
     for start in range(0, len(body), 65536):
         chunk = body[start : start + 65536]
         handler.wfile.write(chunk)
@@ -161,6 +161,8 @@ def serving(server: FileServer, tls: tuple[Path, Path] | None = None) -> Iterato
 
         def do_GET(self) -> None:
             server.answer(self)
+
+        do_POST = do_HEAD = do_GET
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""

@@ -80,12 +80,12 @@ def fake_gcs() -> Iterator[Store]:
     endpoint = f"http://127.0.0.1:{port}"
     command = [tools.ensure(["fake-gcs-server"])["fake-gcs-server"], "-scheme", "http", "-host", "127.0.0.1"]
     command += ["-port", str(port), "-public-host", f"127.0.0.1:{port}", "-backend", "memory", "-log-level", "error"]
-    with _running(command, port):
-        httpx.post(f"{endpoint}/storage/v1/b", params={"project": "p"}, json={"name": BUCKET}).raise_for_status()
+    with _running(command, port), httpx.Client(base_url=endpoint) as client:
+        client.post("/storage/v1/b", params={"project": "p"}, json={"name": BUCKET}).raise_for_status()
 
         def put(key: str, body: bytes) -> None:
             asked = {"uploadType": "media", "name": key}
-            httpx.post(f"{endpoint}/upload/storage/v1/b/{BUCKET}/o", params=asked, content=body).raise_for_status()
+            client.post(f"/upload/storage/v1/b/{BUCKET}/o", params=asked, content=body).raise_for_status()
 
         key = {"type": "service_account", "client_email": "", "private_key": "", "private_key_id": ""}
         secret = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key | {"disable_oauth": True})}

@@ -60,7 +60,9 @@ class Bucket:
             options["range"] = (start, stop)
         try:
             result = self._store.get(wanted.key, options=options)  # type: ignore[arg-type]
-            if int(result.meta["size"]) != wanted.size:
+            # Not every store heeds if_match; and lists give tags without the quotes.
+            tag = (result.meta["e_tag"] or "").strip('"')
+            if int(result.meta["size"]) != wanted.size or tag != wanted.version.strip('"'):
                 raise ChangedError(f"{self._where} has another {wanted.key!r} now than when fetching it began")
             for chunk in result.stream(min_chunk_size=_CHUNK):
                 yield memoryview(chunk)
