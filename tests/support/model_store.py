@@ -162,7 +162,7 @@ def serving(server: FileServer, tls: tuple[Path, Path] | None = None) -> Iterato
         def do_GET(self) -> None:
             server.answer(self)
 
-        do_POST = do_HEAD = do_GET
+        do_POST = do_HEAD = do_GET  # noqa: N815 - http.server's names
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""

@@ -60,7 +60,7 @@ def read(path: Path, line: bytes, files: Mapping[Path, int]) -> list[int] | None
     found = _parsed(path)
     if found is None or found[0] != line:
         return None
-    positions, rest = found[1], iter(found[1])
+    rest = iter(found[1])
     for file, size in files.items():
         end = 0
         for start, stop in cuts(size):
@@ -68,12 +68,9 @@ def read(path: Path, line: bytes, files: Mapping[Path, int]) -> list[int] | None
             if not start <= position <= stop:
                 return None
             end = position if position > start else end
-        with contextlib.suppress(OSError):
-            if file.lstat().st_size >= end:
-                continue
-        if end:
+        if end > _size(file):
             return None
-    return positions
+    return found[1] if next(rest, None) is None else None
 
 
 def missing(path: Path) -> tuple[int, int] | None:
@@ -96,6 +93,13 @@ def _parsed(path: Path) -> tuple[bytes, list[int]] | None:
         return None
     numbers = [int.from_bytes(rest[at : at + _NUMBER], "little") for at in range(0, len(rest), _NUMBER)]
     return line + newline, numbers
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _packed(position: int) -> bytes:
