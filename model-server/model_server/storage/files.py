@@ -92,6 +92,7 @@ def matching(path: Path, sha256: str) -> Path | None:
     """The model at `path`, or its only file, if it is there and has this digest."""
     try:
         path = single(path) if path.is_dir() and not path.is_symlink() else path
-        return path if digest(path) == sha256 else None
+        there = path.is_file() or any(path.iterdir())
+        return path if there and digest(path) == sha256 else None
     except (OSError, LoadFailure):
         return None

@@ -61,7 +61,10 @@ def template(name: str, variant: Variant, installation: Installation) -> dict[st
     for field in ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
         if custom.get(field):
             spec[field] = custom[field]
-    return {"metadata": {"labels": names.labels(name, variant.name, variant.revision)}, "spec": spec}
+    labels = names.labels(name, variant.name, variant.revision)
+    if _identity(variant) == "az":
+        labels |= {"azure.workload.identity/use": "true"}
+    return {"metadata": {"labels": labels}, "spec": spec}
 
 
 def _server(name: str, variant: Variant, installation: Installation, custom: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_STORAGE_ENDPOINT": storage.get("endpoint", ""),
         "INFLIGHT_STORAGE_REGION": storage.get("region", ""),
         "INFLIGHT_STORAGE_SECRET_DIR": _SECRET_DIR if _secret(variant) else "",
-        "INFLIGHT_STORAGE_IDENTITY": _identity(variant),
+        "INFLIGHT_STORAGE_IDENTITY": "metadata" if _identity(variant) == "gs" else "",
         "INFLIGHT_CLAIM_DIR": _CLAIM_DIR if _claim(variant) else "",
         "INFLIGHT_CONCURRENCY": str(server["concurrency"]),
         "INFLIGHT_MAX_QUEUE": str(server["maxQueue"]),
@@ -163,9 +166,13 @@ def _secret(variant: Variant) -> str | None:
 
 
 def _identity(variant: Variant) -> str:
-    """On GKE nothing in a pod says that its ServiceAccount has an identity at Google: naming one does."""
+    """The scheme of the store that is asked as the pod's ServiceAccount, "" for none.
+
+    AWS gives every pod its account's identity; Azure where a label asks for it; on GKE nothing in the pod tells.
+    """
+    scheme = str(variant.model["uri"]).partition("://")[0]
     named = variant.server.get("serviceAccountName") and not _secret(variant)
-    return "metadata" if named and str(variant.model["uri"]).startswith("gs://") else ""
+    return scheme if named and scheme in ("s3", "gs", "az") else ""
 
 
 def _claim(variant: Variant) -> str | None:

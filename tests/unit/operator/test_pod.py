@@ -10,10 +10,14 @@ from inflight_operator.api.spec import parse
 from inflight_operator.desired import pod
 
 
-def rendered(model: dict[str, Any], **server: Any) -> dict[str, Any]:
+def rendered_template(model: dict[str, Any], **server: Any) -> dict[str, Any]:
     raw = {"variants": [{"name": "stable", "model": {"sha256": "0" * 64, **model}}], "server": server}
     (variant,) = parse("digits", raw).variants
-    spec: dict[str, Any] = pod.template("digits", variant, pod.Installation("server:1"))["spec"]
+    return pod.template("digits", variant, pod.Installation("server:1"))
+
+
+def rendered(model: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = rendered_template(model)["spec"]
     return spec
 
 
@@ -44,18 +48,25 @@ def test_a_stores_secret_is_mounted_and_never_in_the_environment(uri):
 
 
 @pytest.mark.parametrize(
-    ("model", "account", "identity"),
+    ("model", "account", "metadata", "label"),
     [
-        pytest.param({"uri": "gs://models/1"}, "reader", "metadata", id="a named account at Google"),
-        pytest.param({"uri": "gs://models/1"}, None, None, id="no account named: unsigned"),
+        pytest.param({"uri": "gs://models/1"}, "reader", "metadata", None, id="a named account at Google"),
+        pytest.param({"uri": "gs://models/1"}, None, None, None, id="no account named: unsigned"),
         pytest.param(
-            {"uri": "gs://models/1", "storage": {"secretRef": {"name": "key"}}}, "reader", None, id="a Secret wins"
+            {"uri": "gs://models/1", "storage": {"secretRef": {"name": "key"}}},
+            "reader",
+            None,
+            None,
+            id="a Secret wins",
         ),
-        pytest.param({"uri": "s3://models/1"}, "reader", None, id="elsewhere the cloud says so itself"),
-        pytest.param({"uri": "https://models.example/1"}, "reader", None, id="no store"),
+        pytest.param({"uri": "az://account/models/1"}, "reader", None, "true", id="a named account at Azure"),
+        pytest.param({"uri": "az://account/models/1"}, None, None, None, id="no account named at Azure"),
+        pytest.param({"uri": "s3://models/1"}, "reader", None, None, id="AWS needs no asking"),
+        pytest.param({"uri": "https://models.example/1"}, "reader", None, None, id="no store"),
     ],
 )
-def test_google_is_asked_for_an_identity_only_for_a_named_account(model, account, identity):
-    spec = rendered(model, **({"serviceAccountName": account} if account else {}))
-    assert environment(spec).get("INFLIGHT_STORAGE_IDENTITY") == identity
-    assert spec["automountServiceAccountToken"] is False
+def test_clouds_are_asked_for_an_identity_only_for_a_named_account(model, account, metadata, label):
+    template = rendered_template(model, **({"serviceAccountName": account} if account else {}))
+    assert environment(template["spec"]).get("INFLIGHT_STORAGE_IDENTITY") == metadata
+    assert template["metadata"]["labels"].get("azure.workload.identity/use") == label
+    assert template["spec"]["automountServiceAccountToken"] is False
