@@ -192,7 +192,8 @@ def killed_half_way(source: Source, directory: Path) -> dict[str, float]:
     target, size = directory / "killed", source.megabytes * MEBI
     with relay(source.store.endpoint) as counting:
         command = _ours(source, counting.endpoint, target)
-        process = subprocess.Popen(command, env=_environment(), stderr=subprocess.DEVNULL)
+        quiet: dict[str, Any] = {"env": _environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, **quiet)
         while counting.sent < size / 2:
             if process.poll() is not None:
                 raise SystemExit("the fetch ended before it could be killed")
@@ -202,7 +203,7 @@ def killed_half_way(source: Source, directory: Path) -> dict[str, float]:
         time.sleep(0.5)  # the relay notices
         first = counting.sent
         began = time.perf_counter()
-        subprocess.run(command, env=_environment(), stderr=subprocess.DEVNULL, check=True)
+        subprocess.run(command, **quiet, check=True)
         took = time.perf_counter() - began
     whole = hashlib.sha256((target / "fetched" / "model.bin").read_bytes()).hexdigest() == source.sha256
     if not whole:

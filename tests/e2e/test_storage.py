@@ -25,7 +25,6 @@ async def claim(stage) -> AsyncIterator[str]:
     if os.environ.get("CLUSTER") == "kind":
         pytest.skip("kind's node has a file system of its own, which this test can't write to")
     directory = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    directory.chmod(0o755)
     filled(directory)
     name = f"{stage.namespace}-models"
     to = {"claimRef": {"namespace": stage.namespace, "name": "models"}, "capacity": {"storage": "1Gi"}}
@@ -41,6 +40,7 @@ async def claim(stage) -> AsyncIterator[str]:
 
 
 def filled(directory: Path) -> None:
+    directory.chmod(0o755)
     for version in ("echo/1", "echo/2"):
         (directory / version).mkdir(parents=True)
         shutil.copy(ECHO, directory / version / "model.py")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import stat
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -159,7 +160,10 @@ def _inflated(file: IO[bytes], kind: str) -> tuple[IO[bytes], type[Exception]]:
     if kind in (".tar.gz", ".tgz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=file)), zlib.error
     try:
-        from backports import zstd  # noqa: PLC0415 - an extra
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415
+        else:
+            from backports import zstd  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise LoadFailure(
             Reason.UNSUPPORTED_FORMAT, "this image can't read zstd: install inflight-model-server[zstd]"
