@@ -178,10 +178,10 @@ def relay(endpoint: str) -> Iterator[Relay]:
 def _pump(source: socket.socket, sink: socket.socket, counting: Relay | None) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            sink.sendall(data)
             if counting:
                 with counting.lock:
                     counting.sent += len(data)
+            sink.sendall(data)
     for end in (source, sink):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
