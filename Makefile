@@ -38,6 +38,7 @@ unit: venv ## pure and in-process tests, 2 s each at most
 	$(BIN)/pytest tests/unit --timeout 20
 
 component: venv tools ## each part against real neighbours: API server, Envoy, sockets
+	$(BIN)/python tests/support/object_stores.py
 	$(BIN)/pytest tests/component --timeout 180
 
 contract: venv tools ## CRD == parser == chart == RBAC == columns

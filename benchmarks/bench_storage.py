@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +150,11 @@ class Relay:
     sent: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def count(self, more: int) -> None:
+        """The source has sent that many bytes more."""
+        with self.lock:
+            self.sent += more
+
 
 @contextmanager
 def relay(endpoint: str) -> Iterator[Relay]:
@@ -165,22 +170,30 @@ def relay(endpoint: str) -> Iterator[Relay]:
             except OSError:
                 return
             upstream = socket.create_connection(("127.0.0.1", port))
-            for source, sink, count in ((client, upstream, False), (upstream, client, True)):
-                threading.Thread(target=_pump, args=(source, sink, counting if count else None), daemon=True).start()
+            threading.Thread(target=_relayed, args=(client, upstream, counting), daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
+    accepting = threading.Thread(target=serve, daemon=True)
+    accepting.start()
     try:
         yield counting
     finally:
+        listener.shutdown(socket.SHUT_RDWR)  # closing alone doesn't wake who waits in accept
+        accepting.join()
         listener.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket, counting: Relay | None) -> None:
+def _relayed(client: socket.socket, upstream: socket.socket, counting: Relay) -> None:
+    with client, upstream:
+        there = threading.Thread(target=_pump, args=(client, upstream, lambda _count: None), daemon=True)
+        there.start()
+        _pump(upstream, client, counting.count)
+        there.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket, count: Callable[[int], None]) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            if counting:
-                with counting.lock:
-                    counting.sent += len(data)
+            count(len(data))
             sink.sendall(data)
     for end in (source, sink):
         with contextlib.suppress(OSError):

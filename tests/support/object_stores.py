@@ -48,6 +48,12 @@ class Store:
     """Further kinds of Secrets that may read, by what they are."""
 
 
+def build() -> None:
+    """Build and install what isn't there yet, so that no test waits for it: `make component` does so first."""
+    tools.ensure(["versitygw", "fake-gcs-server"])
+    _azurite()
+
+
 @contextmanager
 def versitygw(directory: Path) -> Iterator[Store]:
     """Amazon's protocol, over `directory`; every request must be signed."""
@@ -170,3 +176,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, output: Any) -> None:
                 output.seek(0)
                 raise AssertionError(f"{process.args!r} did not start: {output.read()[-2000:]}") from None
             time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    build()
