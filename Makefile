@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
-	bench-control bench-server bench-storage lock clean
+	bench-control bench-server bench-storage scan sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ push: venv ## build and push the images: make push REGISTRY=registry.example/inf
 	@test -n "$(REGISTRY)" || { echo "make push REGISTRY=<registry>/<path>"; exit 2; }
 	dev/cluster push "$(REGISTRY)"
 
-manifests: venv tools ## write manifests/install.yaml from the chart
+manifests: venv tools ## write what manifests/ has of the chart
 	$(BIN)/python -m inflight_demo.manifests
 
 stubs: venv ## write the gRPC API's descriptor and types from its .proto
@@ -63,6 +63,18 @@ stubs: venv ## write the gRPC API's descriptor and types from its .proto
 verify: venv tools ## fail when something generated is stale
 	$(BIN)/python -m inflight_demo.manifests --check
 	$(BIN)/python -m inflight_demo.stubs --check
+
+SCAN := build/scan
+$(SCAN)/.installed: requirements/scan.txt $(VENV)/.installed
+	$(BIN)/uv venv -q --clear $(SCAN)
+	$(BIN)/uv pip install -q --python $(SCAN)/bin/python --require-hashes -r $<
+	@touch $@
+
+scan: venv tools $(SCAN)/.installed ## bandit, kube-score, pip-audit; OFFLINE=1 leaves out the last
+	$(BIN)/python -m inflight_scan $(if $(OFFLINE),--offline)
+
+sbom: venv $(SCAN)/.installed ## a CycloneDX bill of materials for each image, in build/sbom
+	$(BIN)/python -m inflight_scan.sbom
 
 clients: venv ## KServe's own clients against our server, in an environment of theirs (not part of make test)
 	$(BIN)/pytest tests/clients --timeout 600
@@ -83,6 +95,7 @@ bench-storage: venv ## a model from an S3 server, ours beside s5cmd and aria2; r
 
 lock: venv ## resolve requirements/*.in anew
 	cd requirements && $(UV_COMPILE) --upgrade -o dev.txt dev.in
+	cd requirements && $(UV_COMPILE) --upgrade -o scan.txt scan.in
 	cd requirements && for part in operator model-server router; do $(UV_COMPILE) -c dev.txt -o $$part.txt $$part.in; done
 
 clean: ## remove what was built in the checkout

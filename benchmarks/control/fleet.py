@@ -15,7 +15,7 @@ from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World, deployment, variant
 from inflight_demo.cluster import SYSTEM
 from inflight_demo.console import Console
-from inflight_probe import pods
+from inflight_probe import operators, pods
 from inflight_probe.kube import Kube, Object
 from inflight_probe.scaling import OWNER
 from inflight_probe.stats import percentile
@@ -63,12 +63,8 @@ def _placeless(name: str) -> Object:
 
 
 async def operator_mib(kube: Kube) -> float:
-    """The operator's resident memory, MiB. LookupError when it does not run on this machine."""
-    selector = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=operator"
-    found = [p for p in await kube.list_all("Pod", SYSTEM, selector) if not p["metadata"].get("deletionTimestamp")]
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} operator pods match {selector} in {SYSTEM}, expected one")
-    return pods.resident_bytes(found[0]["metadata"]["uid"]) / 2**20
+    """The leader's resident memory, MiB. LookupError when it does not run on this machine."""
+    return pods.resident_bytes((await operators.leader(kube, SYSTEM))["metadata"]["uid"]) / 2**20
 
 
 async def _remove_all(kube: Kube) -> None:

@@ -16,6 +16,7 @@ from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World, deployment, variant
 from inflight_demo.cluster import SYSTEM
 from inflight_demo.console import Console
+from inflight_probe import operators
 from inflight_probe.kube import Kube
 
 _MANAGER = "inflight-operator"
@@ -44,8 +45,7 @@ async def quiet(world: World, console: Console) -> list[Result]:
 
 async def _written(kube: Kube) -> int:
     """The operator's writes since it started. LookupError when its metric is not there."""
-    found = await kube.list_all("Pod", SYSTEM, "app.kubernetes.io/name=inflight,app.kubernetes.io/component=operator")
-    address = next(p["status"]["podIP"] for p in found if not p["metadata"].get("deletionTimestamp"))
+    address = (await operators.leader(kube, SYSTEM))["status"]["podIP"]
     async with aiohttp.ClientSession() as http, http.get(f"http://{address}:9090/metrics") as answer:
         lines = (await answer.text()).splitlines()
     if not any(_COUNTER.removesuffix("_total") in line for line in lines):

@@ -5,6 +5,7 @@ Needs no root and touches nothing outside the given directory. Not a cluster: no
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 import ssl
@@ -12,10 +13,11 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inflight_cluster import credentials, tools
 from inflight_cluster.control_plane import ApiServer, ControllerManager, Etcd
@@ -36,6 +38,8 @@ class Running:
     client_certificate: Path
     client_key: Path
     token: str
+    audit_log: Path
+    """Who did what by which right; there only when an audit policy was given."""
 
     def client_context(self) -> ssl.SSLContext:
         """TLS that trusts this API server only, without a client certificate."""
@@ -43,12 +47,15 @@ class Running:
 
 
 @contextmanager
-def running(directory: Path, *, controllers: bool = False, hpa_sync: str = "") -> Iterator[Running]:
+def running(
+    directory: Path, *, controllers: bool = False, hpa_sync: str = "", audit: Mapping[str, Any] | None = None
+) -> Iterator[Running]:
     """An API server that answers /readyz, with data and logs in `directory` (best below /dev/shm).
 
     `controllers` adds kube-controller-manager: garbage collection, HPA, Deployments, EndpointSlices; `hpa_sync`
-    (such as "1s") is the HPA's period. A Service of type ExternalName may back an APIService here. The processes
-    end with the block, and with the thread that entered it should it be killed (enter it from the main thread).
+    (such as "1s") is the HPA's period; `audit` is an audit policy. A Service of type ExternalName may back an
+    APIService here. The processes end with the block, and with the thread that entered it should it be killed (enter
+    it from the main thread).
     Raises ClusterError with the end of the log when a process does not come up within a minute.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,6 +80,7 @@ def running(directory: Path, *, controllers: bool = False, hpa_sync: str = "") -
         port=port,
         service_cidr="10.96.0.0/16",
         token_file=directory / "tokens.csv",
+        audit=_audit(directory, audit, api.audit_log) if audit else None,
         nodes=False,
     )
     with ExitStack() as stack:
@@ -98,7 +106,14 @@ def _prepare(directory: Path, url: str) -> Running:
     config = credentials.administrator(pki, ca, server=url)
     token = secrets.token_hex(16)
     (directory / "tokens.csv").write_text(f'{token},token-admin,token-admin,"system:masters"\n')
-    return Running(url, config, ca.certificate, pki / "admin.crt", pki / "admin.key", token)
+    log = directory / "audit.log"
+    return Running(url, config, ca.certificate, pki / "admin.crt", pki / "admin.key", token, log)
+
+
+def _audit(directory: Path, policy: Mapping[str, Any], log: Path) -> tuple[Path, Path]:
+    file = directory / "audit-policy.json"
+    file.write_text(json.dumps(policy))
+    return file, log
 
 
 def _free_ports(count: int) -> list[int]:
@@ -132,7 +147,7 @@ def _wait_ready(api: Running, process: subprocess.Popen[bytes], log: Path) -> No
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(request, context=context, timeout=5):  # noqa: S310
+            with urllib.request.urlopen(request, context=context, timeout=5):  # noqa: S310  # nosec B310 # https, to ourselves
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)

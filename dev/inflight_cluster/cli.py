@@ -120,6 +120,8 @@ def _print_lines(lines: list[Line]) -> int:
 
 
 def _tools(call: Call) -> int:
+    if os.geteuid() == 0:  # who may install nothing can still build, and run the tests that need no more
+        local.install_missing(call.console)
     print(tools.ensure(components.GO_TOOLS, call.settings.cache, call.console)["kubelet"].parent)
     return 0
 
@@ -186,7 +188,7 @@ def _passed_on(chosen: Settings, verb: str, rest: list[str]) -> int:
     os.environ["PATH"] = f"{chosen.cache / 'bin'}{os.pathsep}{os.environ['PATH']}"
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"  # no proxy can be reached from inside
     sys.stdout.flush()
-    os.execvp(command[0], command)  # noqa: S606
+    os.execvp(command[0], command)  # noqa: S606  # nosec B606 # what the user typed
 
 
 def _with_dns(chosen: Settings, command: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inflight_cluster.errors import ClusterError
 
-_DAYS = "3650"
+_DAYS = 3650
 # The distribution's openssl.cnf would mark every certificate of `req -x509` as a CA.
 _CONFIG = "[req]\ndistinguished_name = dn\n[dn]\n"
 
@@ -33,7 +33,14 @@ def authority(directory: Path, name: str) -> Pair:
 
 
 def issue(
-    directory: Path, name: str, ca: Pair, *, user: str, groups: Iterable[str] = (), hosts: Iterable[str] = ()
+    directory: Path,
+    name: str,
+    ca: Pair,
+    *,
+    user: str,
+    groups: Iterable[str] = (),
+    hosts: Iterable[str] = (),
+    days: int = _DAYS,
 ) -> Pair:
     """A certificate signed by `ca` for the Kubernetes user and groups, valid as a server for `hosts`."""
     subject = "".join(f"/O={group}" for group in groups) + f"/CN={user}"
@@ -41,7 +48,7 @@ def issue(
     names = ",".join(_alternative_name(host) for host in hosts)
     if names:
         extensions.append(f"subjectAltName={names}")
-    return _make(directory, name, subject, extensions, "-CA", str(ca.certificate), "-CAkey", str(ca.key))
+    return _make(directory, name, subject, extensions, "-CA", str(ca.certificate), "-CAkey", str(ca.key), days=days)
 
 
 def _alternative_name(host: str) -> str:
@@ -51,13 +58,13 @@ def _alternative_name(host: str) -> str:
         return f"DNS:{host}"
 
 
-def _make(directory: Path, name: str, subject: str, extensions: Iterable[str], *signer: str) -> Pair:
+def _make(directory: Path, name: str, subject: str, extensions: Iterable[str], *signer: str, days: int = _DAYS) -> Pair:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     pair = Pair(directory / f"{name}.crt", directory / f"{name}.key")
     config = directory / "openssl.cnf"
     config.write_text(_CONFIG)
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
-    command += ["-config", str(config), "-days", _DAYS, "-subj", subject]
+    command += ["-config", str(config), "-days", str(days), "-subj", subject]
     command += ["-keyout", str(pair.key), "-out", str(pair.certificate), *signer]
     for extension in extensions:
         command += ["-addext", extension]

@@ -68,9 +68,7 @@ def _remembered(where: Layout, options: Options) -> Options:
 
 def prepare(settings: Settings, console: Console) -> dict[str, Path]:
     """Every program a cluster is made of: Debian packages installed, Go tools built."""
-    if missing := debian.missing():
-        with console.step(f"install {' '.join(missing)}"):
-            debian.install(missing)
+    install_missing(console)
     programs = tools.ensure(components.GO_TOOLS, settings.cache, console)
     for name in components.DEBIAN_PROGRAMS:
         found = tools.system_program(name)
@@ -78,6 +76,13 @@ def prepare(settings: Settings, console: Console) -> dict[str, Path]:
             raise ClusterError(f"{name} is still missing after installing its Debian package")
         programs[name] = found
     return programs
+
+
+def install_missing(console: Console) -> None:
+    """The Debian packages that a cluster and the tests need, those that are not there yet."""
+    if missing := debian.missing():
+        with console.step(f"install {' '.join(missing)}"):
+            debian.install(missing)
 
 
 def load(where: Layout, archives: list[Path], console: Console) -> None:

@@ -254,7 +254,7 @@ def listen(host: str, port: int) -> socket.socket:
             return create((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         if socket.has_dualstack_ipv6():
             return create(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return create(("0.0.0.0", port))  # noqa: S104 - a pod serves its network
+        return create(("0.0.0.0", port))  # noqa: S104  # nosec B104 # a pod serves its network
     except OSError as error:
         raise LoadFailure(
             Reason.INVALID_SETTINGS, f"can't listen on port {port} of {host or 'any address'}: {error.strerror}"

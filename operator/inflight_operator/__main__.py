@@ -31,16 +31,28 @@ def main() -> None:
 
 async def _run(known: settings.Settings) -> None:
     kube = await Kube.connect(known.kubeconfig)
-    operator = asyncio.create_task(Operator(known, kube).run(), name="operator")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.cancel)  # until kopf starts, which then has its own
+    operator = Operator(known, kube)
+    _stop_on_signal(operator)
+    taken_back = asyncio.create_task(_take_back(operator))
     try:
-        await operator
-    except* (StoppedError, asyncio.CancelledError):
+        await operator.run()
+    except* StoppedError:
         structlog.get_logger(__name__).info("stopped: the routers keep serving what they know")
     finally:
+        taken_back.cancel()
         await kube.close()
+
+
+def _stop_on_signal(operator: Operator) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, operator.stop)
+
+
+async def _take_back(operator: Operator) -> None:
+    """kopf takes the signals for itself, and would end its watches before anybody else could lead: five seconds."""
+    await operator.watching.wait()
+    _stop_on_signal(operator)
 
 
 if __name__ == "__main__":

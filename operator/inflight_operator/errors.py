@@ -3,7 +3,8 @@
     InflightError
     ├── SpecError        the user has to edit the resource: a condition, no retry
     └── TransientError   the world was not ready: retried with backoff
-        └── NameConflictError     something that is not ours has a name that we need
+        ├── NameConflictError     something that is not ours has a name that we need
+        └── RefusedError          the API server, or a policy of the cluster, does not take what the spec asks for
 
 Anything else that is raised is a bug: it is logged loudly and retried.
 """
@@ -37,3 +38,10 @@ class NameConflictError(TransientError):
         )
         self.kind = kind
         self.name = name
+
+
+class RefusedError(TransientError):
+    """The API server or a policy of the cluster (admission, quota) does not take an object that the spec asks for."""
+
+    def __init__(self, kind: str, name: str, words: str) -> None:
+        super().__init__(f"{kind} {name} is refused: {words}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Failure
+from inflight_operator.decide.floor import Floor
 from inflight_operator.decide.scaling import Wish
 
 
@@ -19,7 +20,10 @@ class Memory:
     digest_asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     digest_told: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
+    routable: dict[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     wishes: dict[str, tuple[Wish, ...]] = field(default_factory=dict)
+    floors: dict[str, Floor] = field(default_factory=dict)
+    """By variant: it is whoever serves it that has to be big enough."""
     unknown_since: float | None = None
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)
@@ -30,6 +34,7 @@ class Memory:
         living = set(revisions)
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
+            self.routable,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

@@ -7,24 +7,26 @@ it, and what a route named is removed last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from inflight_operator.api.conditions import Reason
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import parse
+from inflight_operator.api.world import Revision, World
 from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
-from inflight_operator.decide import demand, health, weights
+from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
-from inflight_operator.errors import NameConflictError, SpecError
+from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
+from inflight_operator.settings import MetricsMode
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
@@ -58,7 +60,8 @@ class Reconciler:
         signal: Signal,
         installation: Installation,
         router_host: str,
-        by_hpa: bool,
+        metrics_api: MetricsMode,
+        why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
         ask: Ask = digests.ask,
     ) -> None:
@@ -70,8 +73,8 @@ class Reconciler:
         self._children = Children(kube, store)
         reporter = Reporter(kube, store)
         scale = Scale(kube)
-        self._revisions = Revisions(self._children, scale, reporter, installation, by_hpa=by_hpa)
-        self._scaling = Scaling(scale, signal, by_hpa=by_hpa)
+        self._revisions = Revisions(self._children, scale, reporter, installation, metrics_api)
+        self._scaling = Scaling(scale, signal, metrics_api, why_alone)
         self._retirement = Retirement(self._children, reporter, signal)
         self._telling = Telling(kube, reporter, signal)
         self._digests = Digests(kube, self._children, reporter, ask)
@@ -88,11 +91,24 @@ class Reconciler:
             memory = self._memory.setdefault(key, Memory())
             return await self._enforce(Pass(seen, spec, memory, self._clock()))
         except SpecError as error:
-            await self._telling.refuse(seen.resource, health.refused(Reason.INVALID_SPEC, str(error)))
+            await self._refuse(seen, Reason.INVALID_SPEC, error)
             return None
         except NameConflictError as conflict:
-            await self._telling.refuse(seen.resource, health.refused(Reason.CONFLICT, str(conflict)))
-            return CONFLICT_RETRY_SECONDS
+            await self._refuse(seen, Reason.CONFLICT, conflict)
+        except RefusedError as refusal:
+            await self._refuse(seen, Reason.REFUSED, refusal)
+        return CONFLICT_RETRY_SECONDS
+
+    async def _refuse(self, seen: World, reason: Reason, why: InflightError) -> None:
+        """Say why nothing can be done. What served before serves on, with the pods that it has now, also when this
+        process has just started and knows no routes.
+        """
+        memory = self._memory.setdefault(seen.key, Memory())
+        routable = self._routable(memory, seen.revisions.values())
+        spec, serving, split = routes.as_told(seen, routable)
+        self._plane.set(seen.key, spec)
+        self._signal.serve(seen.key, serving, split, split)
+        await self._telling.refuse(seen.resource, health.refused(reason, str(why)))
 
     def moved(self) -> list[Key]:
         """Keys whose in-flight numbers differ from what their status says."""
@@ -102,8 +118,9 @@ class Reconciler:
         plans = await self._children_of(run)
         live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
-        split = self._weights(run, plans)
-        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective))
+        routable = self._routable(run.memory, live.values())
+        split = self._weights(run, plans, routable)
+        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective, routable=routable))
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
@@ -112,7 +129,8 @@ class Reconciler:
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)
         told = self._scaling.told(run, plans)
-        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed)
+        kept = sum(len(routable[name]) for name in serving.values())
+        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed, kept=kept)
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 
@@ -121,9 +139,22 @@ class Reconciler:
         own = alias.service(run.resource, self._router_host)
         measured = self._signal.measured(run.key)
         await self._children.ensure(own, run.seen.alias, run.resource)
-        return await together(*(self._revisions.ensure(run, v, measured.get(v.name)) for v in run.spec.variants))
+        floors = self._scaling.floors(run)
+        return await together(
+            *(self._revisions.ensure(run, v, measured.get(v.name), floors[v.name]) for v in run.spec.variants)
+        )
 
-    def _weights(self, run: Pass, plans: Sequence[VariantPlan]) -> weights.Weights:
+    @staticmethod
+    def _routable(memory: Memory, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
+        """The endpoints that requests may go to, by revision."""
+        before = memory.routable
+        none: routes.Addresses = frozenset()
+        memory.routable = {r.name: endpoints.routable(r.endpoints, r.unready, before.get(r.name, none)) for r in live}
+        return memory.routable
+
+    def _weights(
+        self, run: Pass, plans: Sequence[VariantPlan], routable: Mapping[str, routes.Addresses]
+    ) -> weights.Weights:
         measured = self._signal.measured(run.key)
         total = demand.whole(measured) if measured else None
         memory = run.memory
@@ -131,9 +162,11 @@ class Reconciler:
             memory.unknown_since = None
         elif memory.unknown_since is None:
             memory.unknown_since = run.now
+        # Where no variant has a ready pod, those that were ready hold the weights as they are.
+        some = any(plan.serving.ready for plan in plans)
         capacity = {
             plan.variant.name: weights.Capacity(
-                plan.serving.ready,
+                plan.serving.ready if some else len(routable[plan.serving.name]),
                 run.spec.autoscaling.target(plan.variant),
                 run.spec.autoscaling.max_replicas,
             )

@@ -80,6 +80,14 @@ class Signal:
         """In-flight requests of one revision, serving or not."""
         return self._in_flight(namespace, name)
 
+    def ahead(self, key: Key, variant: str) -> float | None:
+        """In-flight requests that a variant has to be ready for before it gets more weight; None: it gains none, or
+        nothing is known."""
+        serving = self._serving.get(key)
+        if serving is None or serving.goal.get(variant, 0) <= serving.effective.get(variant, 0):
+            return None
+        return demand.decide(self.measured(key), serving.goal, serving.effective).get(variant)
+
     def demand(self, namespace: str, deployment: str) -> float | None:
         """In-flight requests that the Deployment's HPA should act on; None: no data, hold."""
         found = self._owner.get((namespace, deployment))

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from inflight_operator.errors import InflightError
+
+_DURATION: Final = re.compile(r"[1-9][0-9]{0,5}[hms]")
+
+
+class MetricsMode(StrEnum):
+    """Who tells the HPAs how many requests are in flight."""
+
+    BUILTIN = "builtin"
+    """The operator: it serves custom.metrics.k8s.io."""
+    PROMETHEUS_ADAPTER = "prometheus-adapter"
+    """An adapter that the cluster has, from what Prometheus scraped from the pods."""
+    NONE = "none"
+    """Nobody: there is no HPA, the operator sets the replicas itself."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +41,19 @@ class Settings:
     """Names of pull secrets for that image, in each ModelDeployment's namespace."""
     router_service: str
     """Name of the router's Service in `namespace`."""
-    metrics_api: bool
-    """Serve custom.metrics.k8s.io."""
+    metrics_api: MetricsMode
     xds_port: int
     metrics_api_port: int
     metrics_port: int
     """Health and Prometheus metrics, plain HTTP."""
     tls_dir: Path | None
     """Directory with ca.crt, tls.crt and tls.key; None: plain xDS and no metrics API (tests only)."""
+    certificate_seconds: int | None
+    """Lifetime of the certificates that the operator makes and puts into `tls_dir`; None: somebody else does."""
+    pod_name: str
+    """By which the operators of an installation tell themselves apart."""
+    pod_ip: str
+    """Where this one is reached."""
     kubeconfig: Path | None = None
     """How to reach the API server from outside a cluster; None: as the pod's service account."""
     workers: int = 4
@@ -42,6 +63,12 @@ class Settings:
     def router_host(self) -> str:
         """The router's DNS name."""
         return f"{self.router_service}.{self.namespace}.svc.{self.cluster_domain}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The DNS names of the operator's own Service."""
+        short = f"inflight-operator.{self.namespace}.svc"
+        return short, f"{short}.{self.cluster_domain}"
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -62,9 +89,19 @@ def read(environ: Mapping[str, str]) -> Settings:
     def several(name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text(name, "").split(",") if part.strip())
 
-    mode = text("METRICS_API_MODE", "builtin")
-    if mode not in ("builtin", "none"):
-        raise InflightError(f"INFLIGHT_METRICS_API_MODE must be builtin or none, not {mode!r}")
+    def seconds(name: str) -> int | None:
+        raw = text(name, "")
+        if raw and not _DURATION.fullmatch(raw):
+            raise InflightError(f"INFLIGHT_{name} must be a duration such as 2160h, 30m or 90s, not {raw!r}")
+        return int(raw[:-1]) * {"h": 3600, "m": 60, "s": 1}[raw[-1]] if raw else None
+
+    def mode() -> MetricsMode:
+        raw = text("METRICS_API_MODE", MetricsMode.BUILTIN)
+        if raw not in list(MetricsMode):
+            raise InflightError(f"INFLIGHT_METRICS_API_MODE must be {', '.join(MetricsMode)}, not {raw!r}")
+        # The API server talks TLS to what serves metrics, or not at all.
+        return MetricsMode.NONE if raw == MetricsMode.BUILTIN and not tls else MetricsMode(raw)
+
     tls = text("TLS_DIR", "")
     return Settings(
         namespace=text("NAMESPACE"),
@@ -73,10 +110,13 @@ def read(environ: Mapping[str, str]) -> Settings:
         model_server_image=text("MODEL_SERVER_IMAGE"),
         image_pull_secrets=several("IMAGE_PULL_SECRETS"),
         router_service=text("ROUTER_SERVICE", "inflight-router"),
-        metrics_api=mode == "builtin" and bool(tls),
+        metrics_api=mode(),
         xds_port=port("XDS_PORT", 18000),
         metrics_api_port=port("METRICS_API_PORT", 8443),
         metrics_port=port("METRICS_PORT", 9090),
         tls_dir=Path(tls) if tls else None,
+        certificate_seconds=seconds("CERTIFICATE_LIFETIME"),
+        pod_name=text("POD_NAME"),
+        pod_ip=text("POD_IP"),
         kubeconfig=Path(environ["KUBECONFIG"]) if environ.get("KUBECONFIG") else None,
     )

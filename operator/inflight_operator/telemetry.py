@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 WRITES: Final = Counter("inflight_operator_writes", "Writes to the API server that succeeded.", ["verb", "kind"])
 RECONCILE_SECONDS: Final = Histogram(
@@ -22,6 +26,41 @@ DEMAND: Final = Gauge(
 DESIRED_REPLICAS: Final = Gauge(
     "inflight_operator_desired_replicas", "Replicas asked for.", ["namespace", "name", "variant"]
 )
+LEADING: Final = Gauge("inflight_operator_leading", "1 where this operator leads, 0 where it waits to.")
+
+ConditionLabels = tuple[str, str, str, str, str]
+"""namespace, name, type, status, reason."""
+
+
+@contextmanager
+def exposing(conditions: Callable[[], Iterable[ConditionLabels]]) -> Iterator[None]:
+    """While the block runs a scrape reads conditions where they are true: none outlives its ModelDeployment."""
+    collector = _Conditions(conditions)
+    REGISTRY.register(collector)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(collector)
+
+
+class _Conditions(Collector):
+    def __init__(self, conditions: Callable[[], Iterable[ConditionLabels]]) -> None:
+        self._conditions = conditions
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        text = "1 for each condition of each ModelDeployment, with the status and the reason that it has now."
+        labels = ("namespace", "name", "type", "status", "reason")
+        family = GaugeMetricFamily("inflight_operator_condition", text, labels=labels)
+        for condition in self._conditions():
+            family.add_metric(condition, 1)
+        yield family
+
+
+def step_down() -> None:
+    """Another operator leads: what this one has said of ModelDeployments is no longer so."""
+    LEADING.set(0)
+    DEMAND.clear()
+    DESIRED_REPLICAS.clear()
 
 
 def forget(namespace: str, name: str, variant: str) -> None:

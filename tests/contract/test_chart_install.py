@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from inflight_cluster import apiserver, tools
 from inflight_demo.manifests import INSTALL, NAMESPACE, install, render
@@ -103,13 +102,29 @@ def test_one_command_installs_everything_and_says_what_to_do_next(cluster: Clust
         assert cluster.get("deployment", name, "-n", NAMESPACE)["metadata"]["generation"] == 1
 
 
-def test_an_upgrade_that_changes_nothing_restarts_nothing_and_keeps_the_certificates(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="defaults"),
+        pytest.param(("--set", f"watchNamespaces={{{NAMESPACE}}}"), id="one-namespace"),
+        pytest.param(("--set", "metricsApi.mode=none"), id="no-metrics-api"),
+    ],
+)
+def test_the_api_server_knows_every_field_that_is_rendered(cluster: Cluster, options: tuple[str, ...]) -> None:
+    """Its own word on its own schemas, of this very version: a field that it would drop is an error."""
+    strictly = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    rendered = render(*options)
+    said = cluster.kubectl(*strictly, stdin=rendered)
+    assert len(said.splitlines()) == len([item for item in yaml.safe_load_all(rendered) if item])
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        cluster.kubectl(*strictly, stdin=rendered.replace("enableServiceLinks", "enableServiceLink"))
+    assert 'unknown field "spec.template.spec.enableServiceLink"' in refused.value.stderr
+
+
+def test_an_upgrade_that_changes_nothing_restarts_nothing(cluster: Cluster) -> None:
     def state() -> tuple[Any, ...]:
         deployments = cluster.get("deployment", "-n", NAMESPACE)["items"]
-        secret = cluster.get("secret", "inflight-tls", "-n", NAMESPACE)
         return (
-            secret["data"],
-            cluster.get(APISERVICE)["spec"]["caBundle"],
             {item["metadata"]["name"]: item["spec"]["template"] for item in deployments},
             [item["metadata"]["generation"] for item in deployments],
         )
@@ -120,34 +135,6 @@ def test_an_upgrade_that_changes_nothing_restarts_nothing_and_keeps_the_certific
     assert state() == before
 
 
-def test_the_certificate_is_good_for_both_ends_and_the_api_server_knows_its_authority(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.install()
-    check_certificates(cluster, tmp_path)
-
-
-def check_certificates(cluster: Cluster, directory: Path) -> None:
-    data = cluster.get("secret", "inflight-tls", "-n", NAMESPACE)["data"]
-    assert cluster.get(APISERVICE)["spec"]["caBundle"] == data["ca.crt"]
-    for name, content in data.items():
-        (directory / name).write_bytes(base64.b64decode(content))
-    verify = ["openssl", "verify", "-CAfile", str(directory / "ca.crt")]
-    for purpose in (["sslserver", "-verify_hostname", f"inflight-operator.{NAMESPACE}.svc"], ["sslclient"]):
-        done = subprocess.run(
-            [*verify, "-purpose", *purpose, str(directory / "tls.crt")], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-
-def test_another_domain_makes_another_certificate(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.install()
-    before = cluster.get("secret", "inflight-tls", "-n", NAMESPACE)["data"]
-    cluster.install("--set", "clusterDomain=example.local")
-    assert cluster.get("secret", "inflight-tls", "-n", NAMESPACE)["data"] != before
-    check_certificates(cluster, tmp_path)
-
-
 def test_uninstalling_keeps_what_people_deployed_and_installing_again_takes_it_over(cluster: Cluster) -> None:
     cluster.install()
     cluster.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.serving.inflight.dev")
@@ -155,33 +142,8 @@ def test_uninstalling_keeps_what_people_deployed_and_installing_again_takes_it_o
     cluster.kubectl("apply", "-n", "default", "-f", "-", stdin=digits.replace("namespace: demo", "namespace: default"))
     cluster.helm("uninstall", "inflight", "-n", NAMESPACE)
     kept = cluster.get("modeldeployment", "digits", "-n", "default")
-    assert cluster.kubectl("get", APISERVICE, "--ignore-not-found") == ""
     cluster.install()
     assert cluster.get("modeldeployment", "digits", "-n", "default") == kept
-
-
-def test_a_second_metrics_adapter_is_not_overruled(cluster: Cluster) -> None:
-    foreign = {
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {
-            "name": "v1beta1.custom.metrics.k8s.io",
-            "labels": {"app.kubernetes.io/part-of": "inflight"},  # so that the cleaning finds it
-        },
-        "spec": {
-            "group": "custom.metrics.k8s.io",
-            "version": "v1beta1",
-            "groupPriorityMinimum": 100,
-            "versionPriority": 100,
-            "insecureSkipTLSVerify": True,
-            "service": {"name": "prometheus-adapter", "namespace": "default"},
-        },
-    }
-    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(foreign))
-    told = cluster.helm_fails("install", "inflight", str(CHART), "-n", NAMESPACE)
-    assert "custom.metrics.k8s.io is served already by APIService v1beta1.custom.metrics.k8s.io" in told
-    assert "metricsApi.mode=none" in told
-    cluster.install("--set", "metricsApi.mode=none")
 
 
 def test_a_second_release_is_refused_and_the_owner_named(cluster: Cluster) -> None:
@@ -257,21 +219,8 @@ def test_install_yaml_is_what_the_chart_gives_now() -> None:
     assert INSTALL.read_text() == install(), "run `make manifests`"
 
 
-def test_install_yaml_holds_no_key() -> None:
-    assert "PRIVATE KEY" not in INSTALL.read_text()
-    assert "kind: Secret\n" not in INSTALL.read_text()
-    assert "kind: Secret\n" in render()
-
-
-def test_install_yaml_and_the_script_install_without_helm(cluster: Cluster, tmp_path: Path) -> None:
+def test_install_yaml_installs_without_helm(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "-f", str(INSTALL))
-    environment = {**os.environ, "KUBECTL": f"{cluster.kubectl_program} --kubeconfig {cluster.kubeconfig}"}
-    script = ["sh", str(ROOT / "manifests" / "certificates.sh")]
-    subprocess.run(script, env=environment, check=True, capture_output=True)
-    check_certificates(cluster, tmp_path)
-    before = cluster.get("secret", "inflight-tls", "-n", NAMESPACE)["data"]
-    again = subprocess.run(script, env=environment, check=True, capture_output=True, text=True)
-    assert "stays as it is" in again.stdout
     cluster.kubectl("apply", "--server-side", "-f", str(INSTALL))
-    assert cluster.get("secret", "inflight-tls", "-n", NAMESPACE)["data"] == before
-    check_certificates(cluster, tmp_path)
+    for item in cluster.get("deployment", "-n", NAMESPACE)["items"]:
+        assert item["metadata"]["generation"] == 1

@@ -123,7 +123,7 @@ def largest_spec() -> Object:
         "topologyKey": key,
         "labelSelector": {
             "matchLabels": {f"{'d' * 63}/{'n' * 62}{i}": "l" * 63 for i in range(4)},
-            "matchExpressions": [{"key": key, "operator": "DoesNotExist", "values": ["l" * 63] * 4}] * 2,
+            "matchExpressions": [{"key": key, "operator": "NotIn", "values": ["l" * 63] * 4}] * 2,
         },
     }
     terms = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term] * 4}}

@@ -6,26 +6,13 @@ import signal
 import time
 
 from inflight_demo.cluster import SYSTEM
-from inflight_probe import pods
+from inflight_probe import operators, pods
 from inflight_probe.load import closed_loop
-from stage import variant
+from stage import deployment, variant
 
 ECHO = "e2e/echo/1/model.py"
-OPERATOR = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=operator"
-
-
-async def operator_pod(stage):
-    """The operator's pod, once it is ready."""
-    found = []
-
-    async def one_ready():
-        nonlocal found
-        listed = await stage.kube.list_all("Pod", SYSTEM, OPERATOR)
-        found = [p for p in listed if not p["metadata"].get("deletionTimestamp") and is_ready(p)]
-        return len(found) == 1
-
-    await stage.kube.wait_until(one_ready, "one operator pod is ready", seconds=60)
-    return found[0]
+ROUTER = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
+ANNOTATED = {"spec": {"template": {"metadata": {"annotations": {"e2e/replaced": str(time.time())}}}}}
 
 
 def is_ready(pod) -> bool:
@@ -36,11 +23,11 @@ def restarts(pod) -> int:
     return sum(c["restartCount"] for c in pod["status"]["containerStatuses"])
 
 
-async def test_killing_the_operator_loses_no_request_and_no_state(stage):
+async def test_a_killed_operator_loses_no_request_and_no_state(stage):
     """Seen failing (404) with an operator that is ready, its control plane open, before it has read the cluster."""
     both = [variant("stable", ECHO, 80), variant("candidate", "e2e/echo/2/model.py", 20)]
     before = await stage.serve("kept", *both)
-    pod = await operator_pod(stage)
+    pod = await stage.led()
     async with stage.load("kept", rate=100) as run:
         await asyncio.sleep(2)
         for pid in pods.processes(pod["metadata"]["uid"]):
@@ -58,6 +45,76 @@ async def test_killing_the_operator_loses_no_request_and_no_state(stage):
     assert [v["revision"] for v in after["status"]["variants"]] == [v["revision"] for v in before["status"]["variants"]]
     assert await revisions(stage, "kept") == 2, "a restart starts no pods of a new revision"
     await stage.serve("kept", variant("stable", ECHO, 60), variant("candidate", "e2e/echo/2/model.py", 40))
+
+
+async def test_the_other_operator_leads_when_the_leaders_pod_is_gone(stage):
+    """As when its node is: nobody says goodbye. Seen failing (nobody leads) with one replica whose node is away."""
+    await stage.serve("led", variant("main", ECHO))
+    gone = await stage.led()
+    async with stage.load("led", rate=100) as run:
+        await asyncio.sleep(2)
+        began = time.monotonic()
+        for pid in pods.processes(gone["metadata"]["uid"]):
+            os.kill(pid, signal.SIGSTOP)  # it holds its sockets, and answers nobody
+        await stage.kube.request(
+            "DELETE", f"/api/v1/namespaces/{SYSTEM}/pods/{gone['metadata']['name']}", {"gracePeriodSeconds": 0}
+        )
+
+        async def another():
+            try:
+                return (await operators.leader(stage.kube, SYSTEM))["metadata"]["uid"] != gone["metadata"]["uid"]
+            except LookupError:
+                return False
+
+        await stage.kube.wait_until(another, "another operator leads", seconds=60)
+        took = time.monotonic() - began
+        await stage.apply(deployment("led", variant("main", "e2e/echo/2/model.py")))
+        await stage.ready("led")
+    print(f"another operator led after {took:.1f} s")
+    assert took <= 15
+    assert run.why() == {}
+
+
+async def test_replacing_the_operators_loses_no_request_and_restarts_no_model(stage):
+    await stage.serve("steady", variant("main", ECHO))
+    before = [pod["metadata"]["uid"] for pod in await stage.owned("Pod", "steady")]
+    async with stage.load("steady", rate=100) as run:
+        await stage.kube.patch("Deployment", SYSTEM, operators.NAME, ANNOTATED)
+
+        async def rolled():
+            status = (await stage.kube.get("Deployment", SYSTEM, operators.NAME))["status"]
+            return status.get("updatedReplicas") == status.get("replicas") == status.get("availableReplicas")
+
+        await asyncio.sleep(2)
+        await stage.kube.wait_until(rolled, "the operators are new", seconds=120)
+        await stage.led()
+    assert run.why() == {}
+    assert [pod["metadata"]["uid"] for pod in await stage.owned("Pod", "steady")] == before
+
+
+async def test_a_router_that_starts_while_every_operator_is_away_serves_what_was_known_last(stage):
+    """Seen failing (never ready) without the ConfigMap of the last known good configuration."""
+    await stage.serve("alone", variant("main", ECHO))
+    await asyncio.sleep(10)  # the ConfigMap follows within five seconds of the routers
+    async with stage.without_operator():
+        known = {pod["metadata"]["uid"]: pod for pod in await stage.kube.list_all("Pod", SYSTEM, ROUTER)}
+        async with stage.load("alone", rate=100) as run:
+            await stage.kube.delete("Pod", SYSTEM, next(iter(known.values()))["metadata"]["name"])
+            began = time.monotonic()
+
+            async def replaced():
+                found = await stage.kube.list_all("Pod", SYSTEM, ROUTER)
+                return any(is_ready(pod) for pod in found if pod["metadata"]["uid"] not in known)
+
+            await stage.kube.wait_until(replaced, "a new router is ready", seconds=60)
+            took = time.monotonic() - began
+            await asyncio.sleep(5)
+    print(f"a new router was ready {took:.1f} s after the old one was deleted")
+    assert took <= 15
+    assert run.why() == {}
+    async with stage.load("alone", rate=100) as run:  # it asks the operator again, and nobody notices
+        await asyncio.sleep(30)
+    assert run.why() == {}
 
 
 async def revisions(stage, name) -> int:

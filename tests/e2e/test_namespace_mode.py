@@ -48,6 +48,7 @@ async def trial(stage):
             "--set", f"crds.enabled=false,watchNamespaces={{{namespace}}},router.replicas=1",
         )  # fmt: skip
         try:
+            assert "Phase:          Succeeded" in helm("test", "trial", "--namespace", namespace, "--timeout", "2m")
             async with reach.service(stage.kube, namespace, "inflight-router", 80) as url:
                 yield replace(stage, router=url)
         finally:

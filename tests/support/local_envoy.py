@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -15,9 +16,10 @@ from typing import Any
 import aiohttp
 import yaml
 
+from inflight_demo.manifests import render
+
 CHART_FILES = Path(__file__).parents[2] / "charts" / "inflight" / "files"
 ENVOY = str(files("envoy") / "_bin" / "envoy")
-NAMES = {".Release.Namespace": "inflight-system", ".Values.clusterDomain": "cluster.local"}
 
 
 def free_port() -> int:
@@ -28,24 +30,36 @@ def free_port() -> int:
 
 
 def rendered_text(name: str) -> str:
-    """A file of the chart as Helm renders it with the default values."""
-    text = (CHART_FILES / name).read_text()
-    return re.sub(r"{{ *([.\w]+) *}}", lambda match: NAMES[match[1]], text)
+    """A file of the router's ConfigMap as Helm renders it with the default values."""
+    return str(_configmap()[name])
+
+
+@functools.cache
+def _configmap() -> dict[str, str]:
+    objects = yaml.safe_load_all(render("--show-only", "templates/router.yaml"))
+    found: dict[str, str] = next(item["data"] for item in objects if item["kind"] == "ConfigMap")
+    return found
 
 
 def rendered(name: str) -> Any:
     return yaml.safe_load(rendered_text(name))
 
 
-def bootstrap(directory: Path, *, xds_port: int, admin_port: int, status_port: int, tls: Path | None) -> dict[str, Any]:
-    """The chart's bootstrap with this machine's ports; without `tls` (a directory) in plain text."""
-    config = rendered("bootstrap.yaml")
+def with_ports(name: str, admin_port: int, status_port: int) -> dict[str, Any]:
+    """One of the chart's bootstraps with this machine's ports."""
+    config: dict[str, Any] = rendered(name)
     static = config["static_resources"]
-    clusters = {cluster["name"]: cluster for cluster in static["clusters"]}
-    operator = clusters["inflight-operator"]
+    admin = next(cluster for cluster in static["clusters"] if cluster["name"] == "admin")
     config["admin"]["address"]["socket_address"]["port_value"] = admin_port
     static["listeners"][0]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": status_port}
-    _endpoint(clusters["admin"])["port_value"] = admin_port
+    _endpoint(admin)["port_value"] = admin_port
+    return config
+
+
+def bootstrap(directory: Path, *, xds_port: int, admin_port: int, status_port: int, tls: Path | None) -> dict[str, Any]:
+    """The chart's bootstrap with this machine's ports; without `tls` (a directory) in plain text."""
+    config = with_ports("bootstrap.yaml", admin_port, status_port)
+    operator = next(c for c in config["static_resources"]["clusters"] if c["name"] == "inflight-operator")
     _endpoint(operator).update(address="127.0.0.1", port_value=xds_port)
     if tls is None:
         del operator["transport_socket"]

@@ -15,6 +15,7 @@ from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import CHILD_KINDS, Store
 from inflight_operator.reconcile import Reconciler
 from inflight_operator.scaling_signal import Signal
+from inflight_operator.settings import MetricsMode
 from inflight_operator.xds.model import Programmed, RouteSpec
 
 NAMESPACE = "default"
@@ -68,7 +69,7 @@ class Bench:
         self.asked: list[str] = []
         self.restart()
 
-    def restart(self, *, by_hpa: bool = True) -> None:
+    def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN) -> None:
         self.store = Store()
         self.signal = Signal(lambda _, name: self.in_flight.get(name, 0.0), lambda: self.now)
         self.reconciler = Reconciler(
@@ -78,7 +79,7 @@ class Bench:
             signal=self.signal,
             installation=Installation("inflight/model-server:test"),
             router_host="inflight-router.inflight-system.svc.cluster.local",
-            by_hpa=by_hpa,
+            metrics_api=metrics_api,
             clock=lambda: self.now,
             ask=self._ask,
         )
@@ -142,6 +143,16 @@ class Bench:
             return False
         await self._quiet().apply(manifest)
         return True
+
+    async def unready(self, name: str) -> None:
+        """A revision's endpoints are there still, and none is ready."""
+        found = await self.kube.get("EndpointSlice", NAMESPACE, name)
+        assert found is not None
+        for endpoint in found["endpoints"]:
+            endpoint["conditions"] = {"ready": False, "serving": False, "terminating": False}
+        wanted = {key: found[key] for key in ("apiVersion", "kind", "addressType", "ports", "endpoints")}
+        metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels")}
+        await self._quiet().apply({**wanted, "metadata": metadata})
 
     def _quiet(self) -> Kube:
         """The same API server, for writes that are the test's own."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from inflight_demo import cluster, ready, store
+from inflight_probe import operators
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.kube import Kube, Object, condition
 from inflight_probe.load import Run, Send, steady
@@ -86,13 +88,25 @@ class Stage:
 
     async def _operators(self, replicas: int) -> None:
         await self.kube.patch("Deployment", cluster.SYSTEM, "inflight-operator", {"spec": {"replicas": replicas}})
-        selector = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=operator"
 
         async def scaled() -> bool:
-            found = await self.kube.list_all("Pod", cluster.SYSTEM, selector)
-            return len(found) == replicas and all(condition(pod, "Ready").get("status") == "True" for pod in found)
+            return await operators.all_ready(self.kube, cluster.SYSTEM, replicas)
 
         await self.kube.wait_until(scaled, f"{replicas} ready operator pods", seconds=60)
+        if replicas:
+            await self.led()
+
+    async def led(self) -> Object:
+        """The operator pod that leads, once one does."""
+        found: list[Object] = []
+
+        async def leads() -> bool:
+            with contextlib.suppress(LookupError):
+                found.append(await operators.leader(self.kube, cluster.SYSTEM))
+            return bool(found)
+
+        await self.kube.wait_until(leads, "an operator leads", seconds=60)
+        return found[-1]
 
 
 def _first(_number: int, answer: Mapping[str, Any]) -> Any:

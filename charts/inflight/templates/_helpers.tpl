@@ -25,9 +25,27 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* builtin or none: without rights on the whole cluster there can be no APIService. */}}
+{{/* Who scales: without rights on the whole cluster there can be no APIService of ours. */}}
 {{- define "inflight.metricsApiMode" -}}
-{{- if .Values.watchNamespaces }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
+{{- if and .Values.watchNamespaces (eq .Values.metricsApi.mode "builtin") }}none{{ else }}{{ .Values.metricsApi.mode }}{{ end -}}
+{{- end }}
+
+{{/* Whether the operator makes the installation's certificates itself. */}}
+{{- define "inflight.makesCertificates" -}}
+{{- and .Values.certificates.generate (not .Values.certManager.enabled) -}}
+{{- end }}
+
+{{/* One component's pods on different nodes and in different zones, where there are several. */}}
+{{- define "inflight.spread" -}}
+topologySpreadConstraints:
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "inflight.selector" $ | nindent 8 }}
+  {{- end }}
 {{- end }}
 
 {{/* What the restricted Pod Security Standard wants of a pod. */}}
@@ -85,9 +103,10 @@ priorityClassName: {{ . }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
+# Where the operator scales by itself it makes none; those of an earlier mode go.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [{{ if eq (include "inflight.metricsApiMode" .) "none" }}list, watch, delete{{ else }}get, list, watch, create, patch, delete{{ end }}]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
@@ -104,12 +123,80 @@ priorityClassName: {{ . }}
   verbs: [create]
 {{- end }}
 
+{{/* The rules of the operator in its own namespace: who leads, where that one is, and the installation's certificates. */}}
+{{- define "inflight.ownRules" -}}
+# "create" can't be limited to a name; everything else is.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [inflight-operator]
+  verbs: [get, update]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [create]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  resourceNames: [inflight-operator]
+  verbs: [get, patch]
+{{- if and .Values.watchNamespaces (not (has .Release.Namespace .Values.watchNamespaces)) }}
+# Elsewhere the rules above give these two as well. What the operator makes for itself is owned by this Service, so that
+# it goes with the installation.
+- apiGroups: [""]
+  resources: [services]
+  resourceNames: [inflight-operator]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
+{{- end }}
+# What a router serves that starts while no operator answers.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [inflight-last-good]
+  verbs: [get, patch]
+{{- if eq (include "inflight.makesCertificates" .) "true" }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [inflight-ca, inflight-tls]
+  verbs: [get, update]
+{{- end }}
+{{- end }}
+
 {{/* The rules for people: ModelDeployments and what scales them, to look at. */}}
 {{- define "inflight.viewRules" -}}
 - apiGroups: [serving.inflight.dev]
-  resources: [modeldeployments, modeldeployments/status]
+  resources: [modeldeployments]
   verbs: [get, list, watch]
+- apiGroups: [serving.inflight.dev]
+  resources: [modeldeployments/status]
+  verbs: [get]
 - apiGroups: [custom.metrics.k8s.io]
   resources: [deployments.apps/inflight_requests]
   verbs: [get]
+{{- end }}
+
+{{/* A NetworkPolicy's egress rule for DNS, wherever the cluster has it. */}}
+{{- define "inflight.dnsEgress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* The peers of a NetworkPolicy that are model servers in the namespaces that are served. */}}
+{{- define "inflight.modelServers" -}}
+- namespaceSelector:
+    {{- with .Values.watchNamespaces }}
+    matchExpressions:
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+    {{- else }} {}
+    {{- end }}
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: model-server
+      app.kubernetes.io/part-of: inflight
 {{- end }}

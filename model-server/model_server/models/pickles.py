@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import pickletools
+import pickletools  # nosec B403 # it reads opcodes, it runs none
 import zipfile
 import zlib
 from collections.abc import Callable

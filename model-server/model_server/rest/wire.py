@@ -37,7 +37,7 @@ class RequestHead(NamedTuple):
         given = self.fields.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode()
-        return f"{random.getrandbits(128):032x}"
+        return f"{random.getrandbits(128):032x}"  # nosec B311 # it names a request, it guards nothing
 
     def check_media_type(self, *, raw: bool) -> None:
         """Problem(unsupported_media_type) unless the body is JSON, which no content type counts as.

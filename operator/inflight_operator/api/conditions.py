@@ -6,7 +6,7 @@ equal status and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """A field has to be edited; the message names it."""
     CONFLICT = "Conflict"
     """An object with a name that we need belongs to somebody else."""
+    REFUSED = "Refused"
+    """The API server or a policy of the cluster does not take an object; its words are in the message."""
     ENDPOINTS_READY = "EndpointsReady"
     """At least one variant answers."""
     NO_READY_ENDPOINT = "NoReadyEndpoint"
@@ -73,6 +75,16 @@ class Condition:
     status: bool | None
     reason: str
     message: str
+
+
+def labels(resource: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(type, status, reason) of a ModelDeployment's conditions, as labels of a metric.
+
+    Reasons are ours alone: a model's failure brings words that a tenant can choose, and each would be another series.
+    """
+    for item in (resource.get("status") or {}).get("conditions") or []:
+        reason = item["reason"] if item["reason"] in list(Reason) else Reason.FAILED
+        yield item["type"], item["status"], str(reason)
 
 
 def fold(

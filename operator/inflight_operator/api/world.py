@@ -26,7 +26,8 @@ class Revision:
     """One revision as it is in the cluster.
 
     `record` is its ControllerRevision's data {model, server, template}: None until it is written. `endpoints` are
-    the addresses (ip, port) that are ready now. `replicas` is the Deployment's spec.replicas, 0 without one.
+    the addresses (ip, port) that are ready now, `unready` those that are there and aren't. `replicas` is the
+    Deployment's spec.replicas, 0 without one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Revision:
     objects: Mapping[str, Object]
     endpoints: frozenset[tuple[str, int]]
     created: str
+    unready: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def live(self) -> bool:
@@ -73,6 +75,12 @@ class World:
     resource: Object
     revisions: Mapping[str, Revision]
     alias: Object | None
+
+    @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the status said of each variant last: it survives a restart."""
+        variants = (self.resource.get("status") or {}).get("variants") or []
+        return {variant["name"]: variant for variant in variants}
 
     def of(self, variant: str) -> tuple[Revision, ...]:
         """The live revisions of a variant."""

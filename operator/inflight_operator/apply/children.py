@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from inflight_operator.api.world import Object
 from inflight_operator.apply import drift
-from inflight_operator.errors import NameConflictError
-from inflight_operator.kube.client import Kube
+from inflight_operator.errors import NameConflictError, RefusedError
+from inflight_operator.kube.client import ApiError, Kube
 from inflight_operator.observe.store import Store
 from inflight_operator.observe.world import owned_by
+
+_REFUSALS: Final = (400, 403, 413, 422)
+"""The answers to what would be refused again: a bad field, a policy or quota, a body too large."""
 
 
 class Children:
@@ -20,7 +25,8 @@ class Children:
     async def ensure(self, manifest: Object, live: Object | None, resource: Object) -> Object:
         """Make the cluster hold `manifest`; returns the object as it is then.
 
-        NameConflictError: an object of that name exists and is somebody else's; it is left alone.
+        NameConflictError: an object of that name exists and is somebody else's; it is left alone. RefusedError: the
+        cluster does not take it as it is.
         """
         if live is not None and owned_by(live, resource) and drift.same(manifest, live):
             return live
@@ -29,7 +35,12 @@ class Children:
             known = await self._kube.get(kind, metadata["namespace"], metadata["name"])
             if known is not None and not owned_by(known, resource):
                 raise NameConflictError(kind, metadata["name"], _owner(known))
-        applied = await self._kube.apply(manifest)
+        try:
+            applied = await self._kube.apply(manifest)
+        except ApiError as error:
+            if error.status in _REFUSALS:
+                raise RefusedError(kind, metadata["name"], str(error)) from error
+            raise
         self._store.put(kind, applied)
         return applied
 

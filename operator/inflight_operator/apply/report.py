@@ -47,33 +47,8 @@ class Reporter:
 
     async def event(self, resource: Object, reason: str, message: str, warning: bool = False) -> None:
         """One Event. It is a courtesy: when it can't be written, the work goes on."""
-        metadata = resource["metadata"]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = {
-            "metadata": {
-                "name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}",
-                "namespace": metadata["namespace"],
-            },
-            "involvedObject": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-            },
-            "type": "Warning" if warning else "Normal",
-            "reason": reason,
-            "message": message[:_MAX_MESSAGE],
-            "source": {"component": names.FIELD_MANAGER},
-            "reportingComponent": names.FIELD_MANAGER,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._kube.create("Event", metadata["namespace"], body)
-        except TransientError as error:
-            _log.warning("event not written", reason=reason, error=str(error))
+        about = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": resource["metadata"]}
+        await write_event(self._kube, about, reason, message, warning=warning)
 
     async def _edge(self, resource: Object, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """An Event when Ready turned, or turned for another reason."""
@@ -83,6 +58,32 @@ class Reporter:
         failed = any(item["type"] == Type.STALLED and item["status"] == "True" for item in new["conditions"])
         reason = "Ready" if after["status"] == "True" else after["reason"]
         await self.event(resource, reason, after["message"], warning=failed)
+
+
+async def write_event(kube: Kube, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
+    """One Event about any object."""
+    metadata = about["metadata"]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body = {
+        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            **{key: metadata[key] for key in ("name", "namespace", "uid")},
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:_MAX_MESSAGE],
+        "source": {"component": names.FIELD_MANAGER},
+        "reportingComponent": names.FIELD_MANAGER,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+    try:
+        await kube.create("Event", metadata["namespace"], body)
+    except TransientError as error:
+        _log.warning("event not written", reason=reason, error=str(error))
 
 
 def _ready(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

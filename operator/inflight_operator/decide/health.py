@@ -34,7 +34,8 @@ class VariantFacts:
 @dataclass(frozen=True)
 class Scaling:
     """How one revision is scaled: what its HPA says of itself (its ScalingActive condition; None: it has not looked
-    yet), or, with `by_hpa` false, whether the operator knows the demand that it follows itself (None: it doesn't)."""
+    yet), or, with `by_hpa` false, whether the operator knows the demand that it follows itself (None: it doesn't), and
+    in `message` why there is no HPA."""
 
     name: str
     active: bool | None
@@ -52,6 +53,8 @@ class Facts:
     waiting: Sequence[str]
     draining: Sequence[str]
     scaling: Sequence[Scaling]
+    kept: int = 0
+    """Endpoints that requests go to: where no pod is ready, those that were."""
 
 
 def refused(reason: Reason, message: str) -> tuple[Condition, ...]:
@@ -93,7 +96,10 @@ def _stalled(progress: Condition, *, stalled: bool) -> Condition:
 def _available(facts: Facts) -> Condition:
     serving = [v for v in facts.variants if v.ready]
     if not serving:
-        return Condition(Type.AVAILABLE, False, Reason.NO_READY_ENDPOINT, "No pod of any variant is ready.")
+        text = "No pod of any variant is ready."
+        if facts.kept:
+            text += f" Requests still go to {facts.kept} that were, in case they answer."
+        return Condition(Type.AVAILABLE, False, Reason.NO_READY_ENDPOINT, text)
     told = ", ".join(f"{v.name} {v.ready}" for v in serving)
     return Condition(Type.AVAILABLE, True, Reason.ENDPOINTS_READY, f"Ready pods: {told}.")
 
@@ -151,7 +157,7 @@ def _scaling(scaling: Sequence[Scaling]) -> Condition:
             return Condition(Type.SCALING_ACTIVE, False, Reason.HPA_INACTIVE, f"{one.name}: {one.message}")
     unknown = [one.name for one in scaling if one.active is None]
     if not all(one.by_hpa for one in scaling):
-        return _scaling_of_operator(unknown)
+        return _scaling_of_operator(unknown, scaling[0].message)
     if unknown or not scaling:
         return Condition(
             Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, f"Not looked at yet: {', '.join(unknown) or 'no HPA'}."
@@ -159,11 +165,9 @@ def _scaling(scaling: Sequence[Scaling]) -> Condition:
     return Condition(Type.SCALING_ACTIVE, True, Reason.HPA_ACTIVE, "Every HPA follows the in-flight metric.")
 
 
-def _scaling_of_operator(unknown: Sequence[str]) -> Condition:
+def _scaling_of_operator(unknown: Sequence[str], why: str) -> Condition:
     if unknown:
         text = f"No load data, so replicas are held: {', '.join(unknown)}."
         return Condition(Type.SCALING_ACTIVE, None, Reason.HPA_UNKNOWN, text)
-    text = (
-        "The operator itself sets the replicas, from the requests in flight; there is no HPA (metricsApi.mode: none)."
-    )
+    text = f"The operator itself sets the replicas, from the requests in flight; there is no HPA ({why})."
     return Condition(Type.SCALING_ACTIVE, True, Reason.OPERATOR_SCALES, text)

@@ -68,7 +68,7 @@ def template(name: str, variant: Variant, installation: Installation) -> dict[st
 
 
 def _server(name: str, variant: Variant, installation: Installation, custom: Mapping[str, Any]) -> dict[str, Any]:
-    mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the pod
+    mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  # nosec B108 # in the pod
     if _secret(variant):
         mounts.append({"name": "storage-secret", "mountPath": _SECRET_DIR, "readOnly": True})  # type: ignore[dict-item]
     if _claim(variant):

@@ -5,13 +5,16 @@ No manifest here contains spec.replicas: the HPA owns it, and `apply.scale` in a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from inflight_operator.api import names
 from inflight_operator.api.spec import Autoscaling, Variant
 from inflight_operator.api.world import Object, Revision
 from inflight_operator.desired.common import child
 from inflight_operator.desired.pod import Installation, template
+from inflight_operator.settings import MetricsMode
+
+HTTP_SERVICE_PORT: Final = 80
 
 
 def record(
@@ -117,15 +120,18 @@ def service(resource: Object, revision: Revision) -> Object:
             "type": "ClusterIP",
             "selector": names.selector(owner, revision.variant, revision.revision),
             "ports": [
-                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+                {"name": "http", "port": HTTP_SERVICE_PORT, "targetPort": "http", "protocol": "TCP"},
+                {"name": "grpc", "port": names.GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"},
                 {"name": "metrics", "port": names.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"},
             ],
         },
     )
 
 
-def autoscaler(resource: Object, revision: Revision, autoscaling: Autoscaling, target: int) -> Object:
-    """The HPA: desired = ceil(in-flight / target), whatever the readiness of new pods (type Object, AverageValue)."""
+def autoscaler(
+    resource: Object, revision: Revision, autoscaling: Autoscaling, target: int, metrics_api: MetricsMode
+) -> Object:
+    """The HPA: desired = ceil(in-flight / target). `metrics_api` says from whom it hears the requests in flight."""
     owner = resource["metadata"]["name"]
     return child(
         resource,
@@ -137,19 +143,19 @@ def autoscaler(resource: Object, revision: Revision, autoscaling: Autoscaling, t
             "scaleTargetRef": _target(revision),
             "minReplicas": autoscaling.min_replicas,
             "maxReplicas": autoscaling.max_replicas,
-            "metrics": [
-                {
-                    "type": "Object",
-                    "object": {
-                        "describedObject": _target(revision),
-                        "metric": {"name": names.METRIC},
-                        "target": {"type": "AverageValue", "averageValue": str(target)},
-                    },
-                }
-            ],
+            "metrics": [_metric(revision, target, metrics_api)],
             "behavior": _behavior(autoscaling),
         },
     )
+
+
+def _metric(revision: Revision, target: int, metrics_api: MetricsMode) -> dict[str, Any]:
+    """Of the Deployment, where the operator tells it: whatever the readiness of new pods. Of each pod, where an adapter
+    does: Prometheus knows nothing else."""
+    told = {"metric": {"name": names.METRIC}, "target": {"type": "AverageValue", "averageValue": str(target)}}
+    if metrics_api is MetricsMode.PROMETHEUS_ADAPTER:
+        return {"type": "Pods", "pods": told}
+    return {"type": "Object", "object": {"describedObject": _target(revision), **told}}
 
 
 def _target(revision: Revision) -> dict[str, str]:

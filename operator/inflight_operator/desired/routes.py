@@ -8,7 +8,8 @@ from typing import Final, Protocol
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
-from inflight_operator.api.world import Revision
+from inflight_operator.api.world import Revision, World
+from inflight_operator.decide.weights import share
 from inflight_operator.xds.model import Backend, Endpoint, RouteSpec
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
@@ -25,16 +26,41 @@ class Plan(Protocol):
     def serving(self) -> Revision: ...
 
 
-def build(key: Key, plans: Iterable[Plan], live: Iterable[Revision], effective: Mapping[str, int]) -> RouteSpec:
-    """Routes for `key`; `effective` are the weights in force by variant."""
+Addresses = frozenset[tuple[str, int]]
+
+
+def build(
+    key: Key,
+    plans: Iterable[Plan],
+    live: Iterable[Revision],
+    effective: Mapping[str, int],
+    *,
+    routable: Mapping[str, Addresses],
+) -> RouteSpec:
+    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision."""
     plans = list(plans)
     return RouteSpec(
         namespace=key[0],
         name=key[1],
-        backends=tuple(_backend(r) for r in sorted(live, key=lambda r: r.name)),
+        backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
         split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
         direct=tuple((p.variant.name, p.serving.name) for p in plans),
     )
+
+
+def as_told(seen: World, routable: Mapping[str, Addresses]) -> tuple[RouteSpec, dict[str, str], dict[str, int]]:
+    """Routes to what served when the status was last written, with the endpoints of now: for a ModelDeployment whose
+    present spec can't be acted on. With them the revisions that serve and their weights, by variant.
+    """
+    live = {revision.name: revision for revision in seen.revisions.values() if revision.live}
+    named = {name: names.revision_name(seen.key[1], name, told["revision"]) for name, told in seen.told.items()}
+    serving = {variant: name for variant, name in named.items() if name in live}
+    ready = [variant for variant, name in serving.items() if routable[name]]
+    in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
+    weights = share(100, in_force if any(in_force.values()) else wished)
+    split = tuple((serving[variant], weight) for variant, weight in weights.items() if weight > 0)
+    backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
+    return RouteSpec(*seen.key, backends, split, tuple(serving.items())), serving, dict.fromkeys(serving, 0) | weights
 
 
 def timeout_milliseconds(revision: Revision) -> int:
@@ -42,13 +68,13 @@ def timeout_milliseconds(revision: Revision) -> int:
     return int(_server(revision)["timeoutMilliseconds"])
 
 
-def _backend(revision: Revision) -> Backend:
+def _backend(revision: Revision, endpoints: Addresses) -> Backend:
     server = _server(revision)
     return Backend(
         name=revision.name,
         variant=revision.variant,
         revision=revision.revision,
-        endpoints=frozenset(Endpoint(address, port) for address, port in revision.endpoints),
+        endpoints=frozenset(Endpoint(address, port) for address, port in endpoints),
         timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,

@@ -36,6 +36,10 @@ PATHS: Final[Mapping[str, tuple[str, str]]] = {
     "ConfigMap": ("/api/v1", "configmaps"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Secret": ("/api/v1", "secrets"),
+    "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "APIService": ("/apis/apiregistration.k8s.io/v1", "apiservices"),
     "SubjectAccessReview": ("/apis/authorization.k8s.io/v1", "subjectaccessreviews"),
 }
 
@@ -86,8 +90,8 @@ class Kube:
         """Close the connections."""
         await self._client.close()
 
-    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """One object; None when there is none."""
+    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        """One object; None when there is none. `namespace` is None for what lies in none."""
         try:
             return await self._send(_Call("GET", _path(kind, namespace, name)))
         except ApiError as error:
@@ -98,7 +102,7 @@ class Kube:
     async def list(self, kind: str, namespace: str | None = None, selector: str = "") -> Listing:
         """Every object of a kind (in one namespace, or in all), read in pages."""
         items: list[Object] = []
-        token = ""
+        token = ""  # nosec B105 # where the next page begins
         while True:
             query = {"limit": str(_PAGE), "labelSelector": selector, "continue": token}
             page = await self._send(_Call("GET", _path(kind, namespace), query))
@@ -111,7 +115,7 @@ class Kube:
         """Server-side apply, forced: what we set is ours, also after somebody edited it by hand (KEP-555)."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
-        path = _path(kind, metadata["namespace"], metadata["name"])
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
         return await self._write("apply", kind, _Call("PATCH", path, query, manifest, "application/apply-patch+yaml"))
 
     async def patch(self, kind: str, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> Object:
@@ -124,15 +128,21 @@ class Kube:
         """A question in the form of an object that is never stored (an access review)."""
         return await self._send(_Call("POST", _path(kind, None), {}, body))
 
+    async def replace(self, kind: str, obj: Object) -> Object:
+        """Write an object back as it was read and then changed. ApiError 409: somebody wrote it in between."""
+        metadata = obj["metadata"]
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
+        return await self._write("replace", kind, _Call("PUT", path, {"fieldManager": names.FIELD_MANAGER}, obj))
+
     async def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
-        """Create an object whose name does not matter (an Event)."""
+        """Create an object. ApiError 409: there is one of that name."""
         return await self._write("create", kind, _Call("POST", _path(kind, namespace), {}, body))
 
     async def delete(self, kind: str, obj: Object) -> None:
         """Delete exactly the object that was seen (uid is a precondition); already gone is fine."""
         metadata = obj["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-        path = _path(kind, metadata["namespace"], metadata["name"])
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
         try:
             await self._write("delete", kind, _Call("DELETE", path, {}, body))
         except ApiError as error:

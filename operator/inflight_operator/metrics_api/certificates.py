@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from inflight_operator import tls
+
 from .identity import FrontProxy
 
 
@@ -27,7 +29,8 @@ class Certificates:
 
         OSError or ssl.SSLError: the files can't be used, and what was in use stays in use.
         """
-        certificate, key = self._directory / "tls.crt", self._directory / "tls.key"
+        where = tls.directory(self._directory)
+        certificate, key = where / "tls.crt", where / "tls.key"
         made_of = (certificate.read_bytes(), key.read_bytes(), proxy.ca if proxy else "")
         if made_of == self._made_of:
             return False

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from inflight_operator.api import names
+from inflight_operator.api import conditions, names
 from inflight_operator.api.names import Key
 from inflight_operator.api.world import Object
 
@@ -77,6 +77,12 @@ class Store:
     def known(self) -> list[Key]:
         """Every ModelDeployment that is known or has left something behind."""
         return sorted(self._owned)
+
+    def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """(namespace, name, type, status, reason) of every condition that a ModelDeployment's status has."""
+        for (namespace, name), _, resource in self._all(names.KIND):
+            for condition in conditions.labels(resource):
+                yield namespace, name, *condition
 
     def _all(self, kind: str) -> Iterator[tuple[Key, _Address, Object]]:
         for key, owned in self._owned.items():

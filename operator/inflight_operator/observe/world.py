@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
@@ -22,8 +22,9 @@ def read(store: Store, key: Key) -> World | None:
         for obj in store.all_of(key, kind):
             if names.REVISION in obj["metadata"].get("labels", {}) and owned_by(obj, resource):
                 found.setdefault(obj["metadata"]["name"], {})[kind] = obj
-    endpoints = _ready_endpoints(store.all_of(key, "EndpointSlice"))
-    revisions = {name: _revision(name, objects, endpoints) for name, objects in sorted(found.items())}
+    slices = store.all_of(key, "EndpointSlice")
+    endpoints, unready = _ready_endpoints(slices), _addresses(slices, _unready)
+    revisions = {name: _revision(name, objects, endpoints, unready) for name, objects in sorted(found.items())}
     return World(key, resource, revisions, store.get(key, "Service", key[1]))
 
 
@@ -34,7 +35,10 @@ def owned_by(obj: Object, resource: Object) -> bool:
 
 
 def _revision(
-    name: str, objects: Mapping[str, Object], endpoints: Mapping[str, frozenset[tuple[str, int]]]
+    name: str,
+    objects: Mapping[str, Object],
+    endpoints: Mapping[str, frozenset[tuple[str, int]]],
+    unready: Mapping[str, frozenset[tuple[str, int]]],
 ) -> Revision:
     first = next(iter(objects.values()))["metadata"]
     record = objects.get("ControllerRevision")
@@ -46,6 +50,7 @@ def _revision(
         objects={kind: obj for kind, obj in objects.items() if not obj["metadata"].get("deletionTimestamp")},
         endpoints=endpoints.get(name, frozenset()),
         created=first.get("creationTimestamp") or "",
+        unready=unready.get(name, frozenset()),
     )
 
 
@@ -55,14 +60,24 @@ def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[tuple[str, int
     A slice's `ready` is false once its pod terminates (KEP-1672); our servers go on answering for the drain delay, and
     an answer from a pod that is leaving is better than none (kube-proxy does the same, KEP-1669).
     """
-    ready: dict[str, set[tuple[str, int]]] = {}
-    leaving: dict[str, set[tuple[str, int]]] = {}
+    ready = _addresses(slices, lambda conditions: bool(conditions.get("ready")))
+    leaving = _addresses(slices, lambda conditions: bool(conditions.get("serving")))
+    return leaving | ready
+
+
+def _unready(conditions: Mapping[str, bool]) -> bool:
+    return not (conditions.get("ready") or conditions.get("serving") or conditions.get("terminating"))
+
+
+def _addresses(
+    slices: list[Object], wanted: Callable[[Mapping[str, bool]], bool]
+) -> dict[str, frozenset[tuple[str, int]]]:
+    """Addresses by Service name, of the endpoints whose conditions are wanted."""
+    found: dict[str, set[tuple[str, int]]] = {}
     for piece in slices:
         service = piece["metadata"]["labels"].get(names.SERVICE_NAME, "")
         ports = [port["port"] for port in piece.get("ports") or [] if port.get("name") == "http"]
         for endpoint in piece.get("endpoints") or []:
-            conditions = endpoint.get("conditions") or {}
-            usable = ready if conditions.get("ready") else leaving if conditions.get("serving") else None
-            if ports and usable is not None:
-                usable.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
-    return {service: frozenset(addresses) for service, addresses in (leaving | ready).items()}
+            if ports and wanted(endpoint.get("conditions") or {}):
+                found.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
+    return {service: frozenset(addresses) for service, addresses in found.items()}

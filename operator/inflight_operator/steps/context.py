@@ -37,9 +37,8 @@ class Pass:
 
     @property
     def told(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the status said of each variant last: it survives a restart."""
-        variants = (self.resource.get("status") or {}).get("variants") or []
-        return {variant["name"]: variant for variant in variants}
+        """What the status said of each variant last."""
+        return self.seen.told
 
     def limits(self, variant: Variant) -> Limits:
         """The bounds of a variant's replicas."""

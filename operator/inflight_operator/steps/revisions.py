@@ -15,6 +15,7 @@ from inflight_operator.decide.rollout import Rollout, Size
 from inflight_operator.desired import history
 from inflight_operator.desired import revision as build
 from inflight_operator.desired.pod import Installation
+from inflight_operator.settings import MetricsMode
 from inflight_operator.steps.context import Pass, VariantPlan, together
 
 
@@ -22,16 +23,22 @@ class Revisions:
     """Records, Deployments, Services and HPAs of the revisions in use."""
 
     def __init__(
-        self, children: Children, scale: Scale, reporter: Reporter, installation: Installation, *, by_hpa: bool
+        self,
+        children: Children,
+        scale: Scale,
+        reporter: Reporter,
+        installation: Installation,
+        metrics_api: MetricsMode,
     ) -> None:
         self._children = children
         self._scale = scale
         self._reporter = reporter
         self._installation = installation
-        self._by_hpa = by_hpa
+        self._metrics_api = metrics_api
 
-    async def ensure(self, run: Pass, variant: Variant, demand: float | None) -> VariantPlan:
-        """Decide the variant's rollout and make its objects exist. `demand`: its in-flight requests, None: unknown."""
+    async def ensure(self, run: Pass, variant: Variant, demand: float | None, floor: int) -> VariantPlan:
+        """Decide the variant's rollout and make its objects exist. `demand`: its in-flight requests, None: unknown;
+        `floor`: the replicas below which its HPA may not go now."""
         live = {revision.revision: revision for revision in run.seen.of(variant.name)}
         sizes = {name: Size(revision.replicas, revision.ready) for name, revision in live.items()}
         recorded = run.told.get(variant.name, {}).get("revision")
@@ -40,7 +47,7 @@ class Revisions:
         serving = target if decided.complete else live[decided.serving]
         plan = VariantPlan(variant, decided, target, serving)
         for revision in plan.revisions:
-            await self._autoscaler(run, variant, revision, has_weight=revision is serving)
+            await self._autoscaler(run, variant, revision, floor if revision is serving else None)
         return plan
 
     async def _target(self, run: Pass, variant: Variant, decided: Rollout) -> Revision:
@@ -74,14 +81,14 @@ class Revisions:
         found = known or blank
         return replace(found, record=record["data"], objects={**found.objects, "ControllerRevision": record})
 
-    async def _autoscaler(self, run: Pass, variant: Variant, revision: Revision, *, has_weight: bool) -> None:
-        """The HPA exists while the revision has the variant's weight: before and after, nothing may shrink it."""
+    async def _autoscaler(self, run: Pass, variant: Variant, revision: Revision, floor: int | None) -> None:
+        """The HPA exists while the revision has the variant's weight (`floor` None: it hasn't): before and after,
+        nothing may shrink it."""
         kind = "HorizontalPodAutoscaler"
-        if has_weight and self._by_hpa:
-            scaling = run.spec.autoscaling
-            await self._apply(
-                run, revision, kind, build.autoscaler(run.resource, revision, scaling, scaling.target(variant))
-            )
+        if floor is not None and self._metrics_api is not MetricsMode.NONE:
+            scaling = replace(run.spec.autoscaling, min_replicas=floor)
+            made = build.autoscaler(run.resource, revision, scaling, scaling.target(variant), self._metrics_api)
+            await self._apply(run, revision, kind, made)
         elif (live := revision.objects.get(kind)) is not None:
             await self._children.remove(kind, live)
 

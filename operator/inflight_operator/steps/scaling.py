@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from inflight_operator.api.world import Revision
 from inflight_operator.apply.scale import Case, Scale
-from inflight_operator.decide import health, scaling
+from inflight_operator.decide import floor, health, scaling
 from inflight_operator.scaling_signal import Signal
+from inflight_operator.settings import MetricsMode
 from inflight_operator.steps.context import Pass, VariantPlan, soonest
 from inflight_operator.telemetry import DESIRED_REPLICAS
 
@@ -17,12 +18,26 @@ LOOK_AGAIN_SECONDS: Final = 2.0
 
 
 class Scaling:
-    """Sets replicas when `by_hpa` is false; says either way how the revisions with weight are being scaled."""
+    """Sets replicas where there is no HPA; says either way how the revisions with weight are being scaled."""
 
-    def __init__(self, scale: Scale, signal: Signal, *, by_hpa: bool) -> None:
+    def __init__(self, scale: Scale, signal: Signal, metrics_api: MetricsMode, why_alone: str) -> None:
         self._scale = scale
         self._signal = signal
-        self._by_hpa = by_hpa
+        self._why_alone = why_alone
+        self._by_hpa = metrics_api is not MetricsMode.NONE
+        self._told_ahead = metrics_api is not MetricsMode.PROMETHEUS_ADAPTER
+
+    def floors(self, run: Pass) -> dict[str, int]:
+        """The replicas below which each variant's HPA may not go now: more than the user's minReplicas where an HPA
+        can't be told of the traffic that is to come."""
+        decided = {}
+        for variant in () if self._told_ahead else run.spec.variants:
+            ahead, before = self._signal.ahead(run.key, variant.name), run.memory.floors.get(variant.name)
+            if found := floor.decide(run.limits(variant), ahead, before, run.now):
+                decided[variant.name] = found
+        run.memory.floors = decided
+        least = dict.fromkeys((variant.name for variant in run.spec.variants), run.spec.autoscaling.min_replicas)
+        return least | {name: found.replicas for name, found in decided.items()}
 
     async def step(self, run: Pass, plans: Iterable[VariantPlan]) -> float | None:
         """Do what is due; returns when to look again, None for never."""
@@ -42,7 +57,7 @@ class Scaling:
         if not revision.replicas:
             return health.Scaling(revision.name, False, "scaled to 0 replicas by hand, and left there", by_hpa=False)
         known = self._signal.demand(run.key[0], revision.name) is not None
-        return health.Scaling(revision.name, True if known else None, "", by_hpa=False)
+        return health.Scaling(revision.name, True if known else None, self._why_alone, by_hpa=False)
 
     async def _follow(self, run: Pass, plan: VariantPlan) -> float | None:
         revision, memory = plan.serving, run.memory

@@ -20,7 +20,8 @@ from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
 from inflight_operator.xds.model import Programmed
 
 IN_FLIGHT_EVERY_SECONDS: Final = 15.0
-"""In-flight numbers in the status are at most this fresh, or the status would never rest."""
+"""In-flight numbers in the status are at most this fresh, or the status would never rest. That a number is known, or no
+longer is, is told at once."""
 
 
 class Telling:
@@ -40,8 +41,9 @@ class Telling:
         *,
         scaling: Sequence[health.Scaling],
         programmed: Programmed,
+        kept: int,
     ) -> float | None:
-        """Write the status if it differs; returns when to look at unready pods again."""
+        """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
         told = [_facts(plan, split, failures.get(plan.variant.name)) for plan in plans]
         facts = health.Facts(
@@ -51,6 +53,7 @@ class Telling:
             waiting=split.waiting,
             draining=sorted(set(live) - set(needed(plans))),
             scaling=scaling,
+            kept=kept,
         )
         in_flight = self._in_flight(run)
         made = status.build(run.resource, health.decide(facts), told, in_flight, stamp())
@@ -101,7 +104,7 @@ class Telling:
     def _in_flight(self, run: Pass) -> Mapping[str, float | None]:
         memory, measured = run.memory, _rounded(self._signal.measured(run.key))
         age = None if memory.published_at is None else run.now - memory.published_at
-        if age is None or age >= IN_FLIGHT_EVERY_SECONDS or set(measured) != set(memory.published):
+        if age is None or age >= IN_FLIGHT_EVERY_SECONDS or _known(measured) != _known(memory.published):
             memory.published, memory.published_at = measured, run.now
         return memory.published
 
@@ -124,6 +127,10 @@ def _facts(plan: VariantPlan, split: Weights, why: Failure | None) -> health.Var
         needed=plan.rollout.needed,
         failure=why,
     )
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, bool]:
+    return {name: value is not None for name, value in values.items()}
 
 
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -79,7 +79,7 @@ def listeners(port: int = PORT) -> list[Resource]:
             MAIN,
             listener_pb2.Listener(
                 name=MAIN,
-                address=socket_address("0.0.0.0", port),  # noqa: S104
+                address=socket_address("0.0.0.0", port),  # noqa: S104  # nosec B104 # a pod serves its network
                 filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
                 per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
             ),

@@ -16,14 +16,15 @@ from envoy.service.discovery.v3 import discovery_pb2
 from . import build, check, clusters
 from .ads import Stream
 from .build import Key, Pieces
+from .lastgood import Good
 from .listener import listeners
 from .load import Load
 from .model import Programmed, RouteSpec
-from .server import Server, TlsFiles, serve
+from .server import Server, serve
 from .session import Session
 from .world import Change, Verdicts, World
 
-__all__ = ["ControlPlane", "Server", "TlsFiles", "serve"]
+__all__ = ["ControlPlane", "Server", "serve"]
 
 
 class ControlPlane:
@@ -99,6 +100,11 @@ class ControlPlane:
         if not state.acknowledged and state.rejected is None:
             self._waiting.add(key)
         return state
+
+    def good(self) -> Good | None:
+        """What one of the connected routers has accepted; None while nobody has said so."""
+        found = (stream.session.good() for stream in self._streams.values())
+        return next(filter(None, found), None)
 
     # Called by the streams
 

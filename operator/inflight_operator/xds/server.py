@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+
+from inflight_operator import tls
 
 from .ads import AggregatedDiscovery, Plane
 from .lrs import LoadReporting
@@ -26,20 +27,6 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files: the authority that routers are checked against, and our certificate with its key."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-    @classmethod
-    def in_directory(cls, directory: Path) -> TlsFiles:
-        """With the names of a Kubernetes TLS Secret."""
-        return cls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key")
-
-
 class Server:
     """A server that is listening; `port` is the one it got."""
 
@@ -52,13 +39,16 @@ class Server:
         await self._server.stop(grace=None)
 
 
-async def serve(plane: Plane, port: int, tls: TlsFiles | None, host: str = "[::]") -> Server:
-    """Listen; without `tls` in plain text, which only tests want. Raises OSError when the port is taken."""
+async def serve(plane: Plane, port: int, tls_dir: Path | None, host: str = "[::]") -> Server:
+    """Listen, with the files in `tls_dir` (tls.py); None: in plain text, which only tests want.
+
+    OSError: the port is taken, or there are no files.
+    """
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((AggregatedDiscovery(plane).handler(), LoadReporting(plane.load).handler()))
     address = f"{host}:{port}"
     try:
-        secure = credentials(tls) if tls else None
+        secure = credentials(tls_dir) if tls_dir else None
         bound = server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"can't listen on {address} for routers: {error}") from error
@@ -67,11 +57,12 @@ async def serve(plane: Plane, port: int, tls: TlsFiles | None, host: str = "[::]
     return Server(server, bound)
 
 
-def credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+def credentials(tls_dir: Path) -> grpc.ServerCredentials:
     """Mutual TLS; the files are read again for each connection, so that they can be renewed."""
 
     def read() -> grpc.ServerCertificateConfiguration:
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.ca.read_bytes())
+        found = tls.read(tls_dir)
+        pair = (found.key, found.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=found.ca)
 
     return grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=True)

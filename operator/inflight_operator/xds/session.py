@@ -17,6 +17,7 @@ from itertools import count
 from envoy.service.discovery.v3 import discovery_pb2
 
 from .build import Key
+from .lastgood import Good
 from .routebook import RouteBook
 from .subscription import Subscription
 from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, response
@@ -98,6 +99,14 @@ class Session:
             and self._has_all(CLUSTER, pieces.clusters.values())
             and self._has_all(ENDPOINTS, pieces.endpoints.values())
         )
+
+    def good(self) -> Good | None:
+        """What the router has accepted; None while that isn't known."""
+        if self._book.accepted is None:
+            return None
+        wanted = self._world.resources[CLUSTER].values()
+        usable = {r.name: found for r in wanted if (found := self._verdicts.usable(CLUSTER, r))}
+        return Good(self._book.accepted, usable, tuple(self._world.resources[LISTENER].values()))
 
     def objection(self, key: Key) -> str | None:
         """The router's words if it refused something of this ModelDeployment as it is wanted now."""

@@ -1,12 +1,11 @@
 """The whole way of a metric: HPA controller → API server's aggregation layer → metrics API, all of them real.
 
-The operator's side acts with the rights that the chart gives it, under the APIService that the chart makes.
+The operator's side acts with the rights that the chart gives it, under the APIService that it makes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -22,11 +21,12 @@ from inflight_cluster import apiserver, credentials, pki
 from inflight_cluster.apiserver import Running
 from inflight_demo.manifests import INSTALL, NAMESPACE
 from inflight_operator.access import Access
+from inflight_operator.installation import aggregation
 from inflight_operator.kube.client import Kube as OperatorKube
 from inflight_operator.metrics_api import Config, MetricsApi, serve
 from inflight_probe.kube import ApiError, Kube, access, condition
+from installed import OPERATOR, create
 
-OPERATOR = f"system:serviceaccount:{NAMESPACE}:inflight-operator"
 RIGHTS = {"ClusterRole", "ClusterRoleBinding", "RoleBinding"}
 GROUP_VERSION = "/apis/custom.metrics.k8s.io/v1beta2"
 METRIC = f"{GROUP_VERSION}/namespaces/default/deployments.apps/srv/inflight_requests"
@@ -82,29 +82,16 @@ async def stage(cluster: Running, tmp_path: Path) -> AsyncIterator[Stage]:
         asked = Access(operator)
         config = Config(tmp_path, port=0, host="127.0.0.1", refresh_seconds=0.2)
         api = await serve(config, lambda ns, name: demand.get((ns, name)), asked.trust, asked.review)
-        service = next(item for item in installed if item["kind"] == "APIService")
-        await register(kube, service, api.port, ca.certificate.read_bytes())
+        service = aggregation.manifest(NAMESPACE, ca.certificate.read_bytes())
+        await register(kube, service, api.port)
         yield Stage(kube, api, demand)
         await unregister(kube, service)
         await api.stop()
         await operator.close()
 
 
-async def create(kube: Kube, item: Object) -> None:
-    """POST an object; one that exists already is fine."""
-    version, metadata = item["apiVersion"], item["metadata"]
-    root = "/api/v1" if version == "v1" else f"/apis/{version}"
-    inside = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
-    plural = item["kind"].lower() + "s"
-    try:
-        await kube.request("POST", f"{root}{inside}/{plural}", item)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-
-
-async def register(kube: Kube, service: Object, port: int, authority: bytes) -> None:
-    """The chart's APIService, on this machine's port; returns when the API server finds it available."""
+async def register(kube: Kube, service: Object, port: int) -> None:
+    """The operator's APIService, on this machine's port; returns when the API server finds it available."""
     name = service["spec"]["service"]["name"]
     alias = {
         "apiVersion": "v1",
@@ -113,7 +100,6 @@ async def register(kube: Kube, service: Object, port: int, authority: bytes) -> 
         "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
     }
     await create(kube, alias)
-    service["spec"] |= {"caBundle": base64.b64encode(authority).decode()}
     service["spec"]["service"]["port"] = port
     await create(kube, service)
     path = f"/apis/apiregistration.k8s.io/v1/apiservices/{service['metadata']['name']}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from inflight_operator.xds.plane import TlsFiles, serve
+from inflight_operator.xds.plane import serve
 from local_envoy import CHART_FILES, ENVOY, envoy, rendered_text
 from route_specs import backend, route_spec
 from router_rig import Rig
@@ -90,7 +90,7 @@ async def test_routers_and_operator_know_each_other_by_certificate(rig: Rig, tmp
     rig.make_plane()
     rig.set(route_spec(backend()))
     rig.plane.open()
-    server = await serve(rig.plane, rig.xds_port, TlsFiles.in_directory(right), host="127.0.0.1")
+    server = await serve(rig.plane, rig.xds_port, right, host="127.0.0.1")
     rig.stack.push_async_callback(server.stop)
     await rig.router("known", tls=right)
     assert rig.plane.routers == {"known"}
@@ -118,7 +118,7 @@ async def test_renewed_certificates_are_taken_up_without_a_restart(rig: Rig, tmp
     rig.make_plane()
     rig.set(route_spec(backend()))
     rig.plane.open()
-    server = await serve(rig.plane, rig.xds_port, TlsFiles.in_directory(mount), host="127.0.0.1")
+    server = await serve(rig.plane, rig.xds_port, mount, host="127.0.0.1")
     rig.stack.push_async_callback(server.stop)
     old = await rig.router("old", tls=mount)
     (mount / "..next").symlink_to(tmp_path / "new")
@@ -134,7 +134,7 @@ async def test_an_operator_with_another_name_is_not_believed(rig: Rig, tmp_path:
     certificates(tls, "somebody-else.inflight-system.svc")
     rig.make_plane()
     rig.plane.open()
-    server = await serve(rig.plane, rig.xds_port, TlsFiles.in_directory(tls), host="127.0.0.1")
+    server = await serve(rig.plane, rig.xds_port, tls, host="127.0.0.1")
     rig.stack.push_async_callback(server.stop)
     async with envoy(rig.directory / "router", rig.xds_port, tls=tls) as router:
         await asyncio.sleep(1.5)

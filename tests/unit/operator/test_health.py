@@ -118,7 +118,9 @@ def test_scaling_is_told_but_is_no_part_of_ready(scaling, status):
     assert told(answer, Type.READY)[0] is True
 
 
-@pytest.mark.parametrize(("reason", "accepted"), [(Reason.INVALID_SPEC, False), (Reason.CONFLICT, True)])
+@pytest.mark.parametrize(
+    ("reason", "accepted"), [(Reason.INVALID_SPEC, False), (Reason.CONFLICT, True), (Reason.REFUSED, True)]
+)
 def test_what_can_not_be_acted_on_is_stalled(reason, accepted):
     answer = refused(reason, "spec.variants: no")
     assert told(answer, Type.READY) == (False, str(reason))

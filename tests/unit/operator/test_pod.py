@@ -1,4 +1,4 @@
-"""What a revision's pod is given to fetch its model with, by where that lies."""
+"""The pod of a model: whatever its owner asks for, it passes the restricted standard and holds no API token."""
 
 from __future__ import annotations
 
@@ -6,67 +6,52 @@ from typing import Any
 
 import pytest
 
-from inflight_operator.api.spec import parse
-from inflight_operator.desired import pod
+from inflight_operator.api import spec
+from inflight_operator.desired.pod import Installation, template
+
+MODELS: dict[str, dict[str, Any]] = {
+    "a-file": {"uri": "s3://models/digits/1"},
+    "a-file-known-by-its-digest": {"uri": "s3://models/digits/1", "sha256": "0" * 64},
+    "python-code": {"uri": "s3://models/m.py", "format": "python", "entrypoint": "m:Model"},
+    "with-a-secret": {"uri": "s3://models/a", "storage": {"secretRef": {"name": "keys"}}},
+    "a-claim": {"uri": "pvc://models/digits/1"},
+    "an-image": {"uri": "image://registry.example/digits:1"},
+}
+SERVERS: dict[str, dict[str, Any]] = {
+    "as-it-is": {},
+    "an-account-of-its-own": {"serviceAccountName": "model-reader"},
+    "an-image-of-its-own": {"image": "registry.example/server:1"},
+    "much-of-its-own": {
+        "podTemplate": {
+            "volumes": [{"name": "keys", "secret": {"secretName": "keys"}}],
+            "volumeMounts": [{"name": "keys", "mountPath": "/keys"}],
+            "env": [{"name": "A", "value": "b"}],
+            "tolerations": [{"operator": "Exists"}],
+        }
+    },
+}
+ALLOWED_VOLUMES = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected", "downwardAPI", "csi"}
+"""Those of the restricted Pod Security Standard that can be asked for here."""
 
 
-def rendered_template(model: dict[str, Any], **server: Any) -> dict[str, Any]:
-    raw = {"variants": [{"name": "stable", "model": {"sha256": "0" * 64, **model}}], "server": server}
-    (variant,) = parse("digits", raw).variants
-    return pod.template("digits", variant, pod.Installation("server:1"))
-
-
-def rendered(model: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = rendered_template(model)["spec"]
-    return spec
-
-
-def environment(spec: dict[str, Any]) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
-
-
-def own_volumes(spec: dict[str, Any]) -> list[Any]:
-    return [volume for volume in spec["volumes"] if volume["name"] not in ("models", "tmp")]
-
-
-def test_a_claim_is_mounted_whole_and_read_only():
-    spec = rendered({"uri": "pvc://shared.models/digits/1/model.onnx"})
-    assert own_volumes(spec) == [
-        {"name": "claim", "persistentVolumeClaim": {"claimName": "shared.models", "readOnly": True}}
-    ]
-    mount = {"name": "claim", "mountPath": "/etc/inflight/claim", "readOnly": True}
-    assert mount in spec["containers"][0]["volumeMounts"]
-    assert environment(spec)["INFLIGHT_CLAIM_DIR"] == mount["mountPath"]
-
-
-@pytest.mark.parametrize("uri", ["s3://models/1", "gs://models/1", "az://account/models/1"])
-def test_a_stores_secret_is_mounted_and_never_in_the_environment(uri):
-    spec = rendered({"uri": uri, "storage": {"secretRef": {"name": "keys"}}})
-    assert own_volumes(spec) == [{"name": "storage-secret", "secret": {"secretName": "keys", "defaultMode": 0o440}}]
-    assert environment(spec)["INFLIGHT_STORAGE_SECRET_DIR"] == "/etc/inflight/storage"
-    assert all("valueFrom" not in variable for variable in spec["containers"][0]["env"])
-
-
-@pytest.mark.parametrize(
-    ("model", "account", "metadata", "label"),
-    [
-        pytest.param({"uri": "gs://models/1"}, "reader", "metadata", None, id="a named account at Google"),
-        pytest.param({"uri": "gs://models/1"}, None, None, None, id="no account named: unsigned"),
-        pytest.param(
-            {"uri": "gs://models/1", "storage": {"secretRef": {"name": "key"}}},
-            "reader",
-            None,
-            None,
-            id="a Secret wins",
-        ),
-        pytest.param({"uri": "az://account/models/1"}, "reader", None, "true", id="a named account at Azure"),
-        pytest.param({"uri": "az://account/models/1"}, None, None, None, id="no account named at Azure"),
-        pytest.param({"uri": "s3://models/1"}, "reader", None, None, id="AWS needs no asking"),
-        pytest.param({"uri": "https://models.example/1"}, "reader", None, None, id="no store"),
-    ],
-)
-def test_clouds_are_asked_for_an_identity_only_for_a_named_account(model, account, metadata, label):
-    template = rendered_template(model, **({"serviceAccountName": account} if account else {}))
-    assert environment(template["spec"]).get("INFLIGHT_STORAGE_IDENTITY") == metadata
-    assert template["metadata"]["labels"].get("azure.workload.identity/use") == label
-    assert template["spec"]["automountServiceAccountToken"] is False
+@pytest.mark.parametrize("model", [pytest.param(model, id=name) for name, model in MODELS.items()])
+@pytest.mark.parametrize("server", [pytest.param(server, id=name) for name, server in SERVERS.items()])
+def test_it_is_restricted_in_every_container(model: dict[str, Any], server: dict[str, Any]) -> None:
+    raw = {"variants": [{"name": "v", "model": model}], "server": server}
+    (variant,) = spec.parse("m", raw).variants
+    pod = template("m", variant, Installation("inflight/model-server:test"))["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(pod)
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= ALLOWED_VOLUMES
+    assert len(pod.get("initContainers", [])) == model["uri"].startswith("image://")
+    for container in (*pod["containers"], *pod.get("initContainers", [])):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not [port for port in container.get("ports", []) if "hostPort" in port]

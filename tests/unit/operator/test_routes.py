@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from inflight_operator.api.world import Revision
+from inflight_operator.api.world import Revision, World
 from inflight_operator.desired import routes
+from inflight_operator.xds import check
 
 
 def revision(server: dict[str, Any] | None) -> Revision:
@@ -22,7 +23,37 @@ def revision(server: dict[str, Any] | None) -> Revision:
     ],
 )
 def test_a_router_waits_longer_than_the_server_so_that_the_server_has_the_last_word(server, waits, holds):
-    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}).backends
+    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}).backends
     assert backend.timeout_milliseconds == waits
     assert backend.max_in_flight == holds
     assert routes.timeout_milliseconds(revision(server)) == waits - routes.ROUTER_GRACE_MILLISECONDS
+
+
+def world(*told: tuple[str, int, int], gone: str = "", unready: str = "") -> World:
+    """Variants with (name, weight in force, weight asked for), as a status tells them; each has one pod."""
+    entries = [{"name": n, "revision": "0a1b2c3d", "effectiveWeight": e, "weight": w} for n, e, w in told]
+    revisions = {}
+    for name, _, _ in told:
+        pods = frozenset() if name == unready else frozenset({("10.0.0.1", 8080)})
+        objects = {} if name == gone else {"Deployment": {"metadata": {}}}
+        made = Revision(f"digits-{name}-0a1b2c3d", name, "0a1b2c3d", None, objects, pods, "")
+        revisions[made.name] = made
+    return World(("demo", "digits"), {"status": {"variants": entries}}, revisions, None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "split"),
+    [
+        pytest.param(world(("a", 70, 95), ("b", 30, 5)), {"a": 70, "b": 30}, id="the weights in force stay"),
+        pytest.param(world(("a", 0, 95), ("b", 0, 5)), {"a": 95, "b": 5}, id="nothing was in force"),
+        pytest.param(world(("a", 70, 70), ("b", 30, 30), gone="b"), {"a": 100}, id="one is gone"),
+        pytest.param(world(("a", 70, 70), ("b", 30, 30), unready="a"), {"b": 100}, id="one has no pod"),
+        pytest.param(world(), {}, id="nothing has ever served"),
+    ],
+)
+def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen, split):
+    routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
+    made, serving, weights = routes.as_told(seen, routable)
+    assert dict(made.split) == {serving[variant]: weight for variant, weight in split.items()}
+    assert {variant: weight for variant, weight in weights.items() if weight} == split
+    assert check.problem(made) is None

@@ -69,3 +69,17 @@ def test_a_gone_model_deployment_is_forgotten():
     signal.forget(KEY)
     assert signal.demand("demo", "a") is None
     assert signal.measured(KEY) == {}
+
+
+def test_what_a_variant_has_to_be_ready_for_is_known_while_it_gains_weight_and_only_then():
+    routers = Routers({"digits-a-1": 9.0, "digits-b-1": 1.0})
+    signal = routers.signal()
+    assert signal.ahead(KEY, "b") is None
+    signal.serve(KEY, {"a": "digits-a-1", "b": "digits-b-1"}, {"a": 20, "b": 80}, {"a": 90, "b": 10})
+    assert signal.ahead(KEY, "b") == pytest.approx(8.0 * HEADROOM)
+    assert signal.ahead(KEY, "a") is None
+    routers.loads["digits-b-1"] = None
+    assert signal.ahead(KEY, "b") is None
+    routers.loads["digits-b-1"] = 1.0
+    signal.serve(KEY, {"a": "digits-a-1", "b": "digits-b-1"}, {"a": 20, "b": 80}, {"a": 20, "b": 80})
+    assert signal.ahead(KEY, "b") is None

@@ -71,6 +71,26 @@ def test_endpoints_that_traffic_may_use(endpoints, used):
     assert world.revisions[REVISION].endpoints == {(ip, 8080) for ip in used}
 
 
+UNREADY = {"addresses": ["10.0.0.3"], "conditions": {"ready": False, "serving": False, "terminating": False}}
+
+
+def test_a_pod_that_is_there_and_not_ready_is_known_as_such():
+    leaving = endpoint("10.0.0.2", ready=False, serving=False)
+    world = read(store(("EndpointSlice", piece(endpoint("10.0.0.1", ready=True), leaving, UNREADY))), KEY)
+    assert world is not None
+    assert world.revisions[REVISION].unready == {("10.0.0.3", 8080)}
+
+
+def test_what_another_namespace_labels_as_ours_is_not():
+    """A tenant may write EndpointSlices and labels as it likes, in its own namespace."""
+    pretended = piece(endpoint("10.9.9.9", ready=True))
+    pretended["metadata"]["namespace"] = "other"
+    theirs = {"metadata": {**meta("digits-stable-deadbeef"), "namespace": "other"}, "spec": {}}
+    world = read(store(("EndpointSlice", pretended), ("Deployment", theirs)), KEY)
+    assert world is not None
+    assert {name: revision.endpoints for name, revision in world.revisions.items()} == {REVISION: frozenset()}
+
+
 def test_children_of_an_earlier_model_deployment_of_the_same_name_are_not_ours():
     made = store()
     made.put("Deployment", {"metadata": meta("digits-stable-deadbeef", uid="older", version=2), "spec": {}})
