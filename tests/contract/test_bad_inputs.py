@@ -252,7 +252,8 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
         f"{STORES}::test_no_redirect_leads_from_http_to_another_host",
     ),
     "28 credentials or two hosts in a URL": (
-        "uri-user-and-password", "uri-user-only", "uri-s3-password", "uri-gs-password", "uri-backslash-host", "endpoint-with-password",
+        "uri-user-and-password", "uri-user-only", "uri-s3-password", "uri-gs-password", "uri-backslash-host",
+        "endpoint-with-password",
     ),
     "29 paths that lead elsewhere": (
         "uri-dotdot", "uri-encoded-dotdot", "uri-encoded-slash", "uri-doubly-encoded", "uri-encoded-backslash",

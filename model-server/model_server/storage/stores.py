@@ -25,9 +25,17 @@ if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
 
 _KEYS: Final[dict[str, tuple[dict[str, str], ...]]] = {
-    "s3": ({"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key"},),
+    "s3": (
+        {
+            "AWS_ACCESS_KEY_ID": "access_key_id",
+            "AWS_SECRET_ACCESS_KEY": "secret_access_key",  # nosec B105 # a name
+        },
+    ),
     "gs": ({"GOOGLE_SERVICE_ACCOUNT_KEY": "service_account_key"},),
-    "az": ({"AZURE_STORAGE_ACCOUNT_KEY": "account_key"}, {"AZURE_STORAGE_SAS_TOKEN": "sas_key"}),
+    "az": (
+        {"AZURE_STORAGE_ACCOUNT_KEY": "account_key"},
+        {"AZURE_STORAGE_SAS_TOKEN": "sas_key"},  # nosec B105 # a name
+    ),
 }
 """Keys of the Secret, as obstore calls them; of several sets the first that is there."""
 _IDENTITY_HOSTS: Final = {
@@ -37,7 +45,7 @@ _IDENTITY_HOSTS: Final = {
 }
 """Where a token is changed for the store's credentials."""
 _NO_PROXY_THERE: Final = "http://127.0.0.1:9"
-_OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}
+_OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}  # nosec B105 # a name
 
 
 @dataclass(frozen=True)
