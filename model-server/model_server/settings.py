@@ -22,7 +22,12 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _CACHE_URL = re.compile(r"(valkeys?|rediss?)://[^\s/?#]+(/\d{1,9})?")
-_AMBIENT = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+_IDENTITIES = {
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY", "GCE_METADATA_HOST"),
+    "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_FEDERATED_TOKEN_FILE"),
+}
+"""Scheme → the variables with which clouds (or people) give a process an identity; obstore reads them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class ModelSettings:
     name: str
     """The name that clients use in the URL."""
     uri: str
-    """https:// s3:// image://, http:// with sha256; with `local_files` also file:// and plain paths."""
+    """https:// s3:// gs:// az:// pvc:// image://, http:// with sha256; with `local_files` also file:// and paths."""
     sha256: str = ""
     """Lower-case hex digest that the model must have; empty: any."""
     digest_file: Path | None = None
@@ -50,13 +55,15 @@ class StorageSettings:
     """How object stores are reached and how much may be fetched."""
 
     endpoint: str = ""
-    """URL of an S3-compatible store; empty: AWS."""
+    """URL of the object store; empty: the cloud's own, by the URI's scheme."""
     region: str = ""
-    """Empty: us-east-1."""
+    """Of S3; empty: us-east-1."""
     secret_dir: Path | None = None
-    """Directory with the files AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
-    ambient_identity: bool = False
-    """The environment carries an AWS identity; without it and without secret_dir requests are unsigned."""
+    """Directory with the files of a Secret; see storage.stores for their names."""
+    identities: frozenset[str] = frozenset()
+    """Schemes for which this process has an identity; for others, without secret_dir, requests are unsigned."""
+    claim_dir: Path | None = None
+    """Where the claim of a pvc:// URI is mounted; None: nowhere."""
     max_bytes: int = 10 * 1024**3
     """Bytes that one model may have, all files together."""
     timeout_seconds: float = 1800
@@ -132,7 +139,7 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
     `local_files` is no variable: a pod's environment must not be able to open the pod's own files to a model URI.
     """
     env = _Reader(environ)
-    secret_dir = env.text("STORAGE_SECRET_DIR")
+    secret_dir, claim_dir = env.text("STORAGE_SECRET_DIR"), env.text("CLAIM_DIR")
     model_dir, cache_dir = env.text("MODEL_DIR"), env.text("CACHE_DIR")
     termination_log = env.text("TERMINATION_LOG")
     level = env.text("LOG_LEVEL", "info").lower()
@@ -145,7 +152,8 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
             endpoint=env.text("STORAGE_ENDPOINT"),
             region=env.text("STORAGE_REGION"),
             secret_dir=Path(secret_dir) if secret_dir else None,
-            ambient_identity=any(environ.get(name) for name in _AMBIENT),
+            identities=_identities(env, environ),
+            claim_dir=Path(claim_dir) if claim_dir else None,
             max_bytes=env.integer("MAX_MODEL_BYTES", StorageSettings.max_bytes, 1, 2**50),
             cache_dir=Path(cache_dir) if cache_dir else None,
             cache_max_bytes=env.integer("CACHE_DIR_MAX_BYTES", StorageSettings.cache_max_bytes, 0, 2**50),
@@ -177,6 +185,17 @@ def read(environ: Mapping[str, str], *, local_files: bool = False) -> Settings:
         termination_log=Path(termination_log) if termination_log else None,
         log_level=level,
     )
+
+
+def _identities(env: _Reader, environ: Mapping[str, str]) -> frozenset[str]:
+    found = {scheme for scheme, names in _IDENTITIES.items() if any(environ.get(name) for name in names)}
+    match env.text("STORAGE_IDENTITY"):
+        case "":
+            return frozenset(found)
+        case "metadata":  # Google's gives pods their service account's identity, and no variable says so
+            return frozenset(found | {"gs"})
+        case other:
+            raise env.invalid("STORAGE_IDENTITY", other, "must be metadata, or not set")
 
 
 def _isolation(env: _Reader) -> Isolation | None:

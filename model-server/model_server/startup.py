@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import structlog
 
 from model_server import cpus, first_digest
 from model_server.blocking import on_a_thread
+from model_server.errors import LoadFailure
 from model_server.executor import Executor, QuickExecutor, ThreadExecutor
 from model_server.models import detect, loading
 from model_server.models.base import Metadata, Model
@@ -46,14 +46,17 @@ async def start(settings: Settings, model_dir: Path, telemetry: Telemetry) -> St
         metadata, executor = await _in_processes(settings, fetched.path, telemetry)
     else:
         metadata, executor = await _in_threads(settings, fetched.path, telemetry)
+    try:
+        fetched.require_unchanged()
+    except LoadFailure:
+        executor.stop()
+        raise
     _log.info("model loaded", platform=metadata.platform, isolation=isolation)
     return Started(metadata, fetched, executor)
 
 
 def _fetched(settings: Settings, model_dir: Path) -> tuple[Fetched, detect.Kind]:
     fetched = fetch(first_digest.held(settings.model), settings.storage, model_dir)
-    if fetched.lease is not None:  # shared: a package's bytecode must not come to lie beside it
-        sys.dont_write_bytecode = True
     return fetched, detect.detect(fetched.path)
 
 

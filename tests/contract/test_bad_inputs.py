@@ -192,6 +192,8 @@ def test_a_status_that_a_user_brings_along_is_not_taken(api: Api) -> None:
 HERE = ("tests/contract/test_crd_validation.py", "tests/contract/test_bad_inputs.py")
 SERVER = "tests/unit/model_server/test_storage.py"
 FETCH = "tests/unit/model_server/test_http_source.py"
+SOURCES = "tests/component/model_server/test_refused_sources.py"
+STORES = "tests/component/model_server/test_store_identities.py"
 
 CATALOGUE: dict[str, tuple[str, ...] | str] = {
     "1 no model": ("no-spec", "no-variants", "empty-variants", "no-model", "no-uri"),
@@ -234,22 +236,28 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
         "uri-link-local", "uri-link-local-decimal", "uri-link-local-mapped", "uri-metadata-ipv6", "uri-metadata-name",
         "endpoint-link-local", "endpoint-loopback-decimal", "endpoint-localhost",
         f"{SERVER}::test_addresses_of_this_machine_and_of_metadata_services_are_forbidden",
+        f"{SOURCES}::test_nothing_is_sent_to_this_machine_or_a_metadata_service",
     ),
     "26 a host that resolves to one of them": (
         f"{SERVER}::test_a_host_is_judged_by_what_it_resolves_to",
         f"{SERVER}::test_one_forbidden_address_among_good_ones_is_enough",
+        f"{SOURCES}::test_26_a_name_that_means_another_address_later_is_connected_to_only_where_it_was_vetted",
     ),
     "27 a redirect to one of them": (
         f"{FETCH}::test_a_redirect_is_held_to_the_same_rules",
         f"{FETCH}::test_a_redirect_to_a_forbidden_address_is_not_connected_to",
         f"{FETCH}::test_redirects_are_followed_without_taking_anything_along",
         f"{FETCH}::test_more_than_three_redirects_are_not_followed",
+        f"{STORES}::test_no_redirect_leads_from_https_to_http",
+        f"{STORES}::test_no_redirect_leads_from_http_to_another_host",
     ),
     "28 credentials or two hosts in a URL": (
-        "uri-user-and-password", "uri-user-only", "uri-s3-password", "uri-backslash-host", "endpoint-with-password",
+        "uri-user-and-password", "uri-user-only", "uri-s3-password", "uri-gs-password", "uri-backslash-host",
+        "endpoint-with-password",
     ),
     "29 paths that lead elsewhere": (
         "uri-dotdot", "uri-encoded-dotdot", "uri-encoded-slash", "uri-doubly-encoded", "uri-encoded-backslash",
+        "uri-pvc-out-of-the-claim", "uri-pvc-out-of-the-claim-encoded",
         "mount-dotdot", f"{SERVER}::test_no_name_leads_out_of_the_directory",
     ),
     "30 what is in another namespace": (

@@ -107,7 +107,7 @@ def send(
     for name, value in {"content_length": str(len(body)), **headers}.items():
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
-    body = memoryview(body)[:cut_after]
+    body = memoryview(b"" if handler.command == "HEAD" else body)[:cut_after]
     for start in range(0, len(body), 65536):
         chunk = body[start : start + 65536]
         handler.wfile.write(chunk)
@@ -162,6 +162,8 @@ def serving(server: FileServer, tls: tuple[Path, Path] | None = None) -> Iterato
         def do_GET(self) -> None:
             server.answer(self)
 
+        do_POST = do_HEAD = do_GET  # noqa: N815 - http.server's names
+
         def log_message(self, *_: Any) -> None:
             """Nothing."""
 
@@ -192,6 +194,6 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     cert, key = directory / "cert.pem", directory / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=store"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key

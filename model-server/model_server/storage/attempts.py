@@ -18,6 +18,13 @@ class TransientError(Exception):
     """A failure of the network or of the other side that may pass."""
 
 
+class InterruptedFetch(LoadFailure):
+    """The source failed for too long. What came until then is good, and the next process may go on from there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.FETCH_FAILED, message)
+
+
 def persist(attempt: Callable[[], T], what: str, sleep: Callable[[float], None] = time.sleep) -> T:
     """The result of `attempt`, tried again while it raises TransientError. LoadFailure(FetchFailed) when it goes on."""
     for pause in PAUSES:
@@ -29,4 +36,4 @@ def persist(attempt: Callable[[], T], what: str, sleep: Callable[[float], None] 
         return attempt()
     except TransientError as error:
         tries = len(PAUSES) + 1
-        raise LoadFailure(Reason.FETCH_FAILED, f"fetching {what} failed {tries} times, last: {error}") from error
+        raise InterruptedFetch(f"fetching {what} failed {tries} times, last: {error}") from error

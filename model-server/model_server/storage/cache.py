@@ -23,7 +23,7 @@ from typing import Final
 import structlog
 
 from model_server.errors import LoadFailure
-from model_server.storage.files import digest, regular_files, remove, single
+from model_server.storage.files import matching, regular_files, remove
 
 _log = structlog.get_logger()
 
@@ -50,12 +50,7 @@ class Lease:
 
     def found(self, sha256: str) -> Path | None:
         """The entry's model, if it is there and has this digest."""
-        path = self.entry / "fetched"
-        try:
-            path = single(path) if path.is_dir() and not path.is_symlink() else path
-            return path if digest(path) == sha256 else None
-        except (OSError, LoadFailure):
-            return None
+        return matching(self.entry / "fetched", sha256)
 
     @contextlib.contextmanager
     def filling(self, seconds: float) -> Iterator[None]:

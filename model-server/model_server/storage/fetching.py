@@ -13,11 +13,14 @@ import structlog
 
 from model_server.errors import LoadFailure, Reason
 from model_server.settings import ModelSettings, StorageSettings
+from model_server.storage import archives
 from model_server.storage.attempts import persist
 from model_server.storage.cache import Cache, CacheFailure, Lease
-from model_server.storage.files import MAX_FILES, DiskFailure, Incoming, combined, digest, single
-from model_server.storage.pieces import Wanted
-from model_server.storage.remote import Remote
+from model_server.storage.files import MAX_FILES, DiskFailure, combined, matching
+from model_server.storage.in_place import InPlace, present
+from model_server.storage.incoming import Incoming
+from model_server.storage.pieces import Plan, Wanted
+from model_server.storage.remote import ChangedError, Remote
 from model_server.storage.transfer import Budget, Transfer
 from model_server.storage.uri import ModelUri, parse
 
@@ -26,12 +29,19 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model on disk: one file, or a directory of several, and the sha256 of it."""
+    """A model on disk: one file, or a directory of several, and the sha256 of what was fetched."""
 
     path: Path
     digest: str
     lease: Lease | None = None
     """Of the node's cache, where it comes from there."""
+    in_place: InPlace | None = None
+    """Where it lies is not ours, so that somebody may change it."""
+
+    def require_unchanged(self) -> None:
+        """LoadFailure(DigestMismatch) when its files aren't any more those that were hashed."""
+        if self.in_place:
+            self.in_place.require_unchanged()
 
 
 def fetch(
@@ -40,17 +50,35 @@ def fetch(
     model_dir: Path,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Bring the model into `model_dir` and check its digest. Blocks.
+    """Bring the model into `model_dir`, check its digest and unpack it if it is an archive. Blocks.
 
-    LoadFailure: InvalidSettings (the URI), FetchFailed, DigestMismatch, UnsafeFormat (links among the files).
+    LoadFailure: InvalidSettings (the URI), FetchFailed, DigestMismatch, UnsafeFormat (links among the files),
+    UnsafeArchive.
     """
     uri = parse(model.uri, sha256=model.sha256, local_files=model.local_files)
-    if uri.scheme in ("file", "image"):
-        fetched = _present(uri, model_dir)
-        _require(fetched.digest, model, uri)
+    budget = Budget(storage.max_bytes, storage.timeout_seconds)
+    if uri.scheme in ("file", "image", "pvc"):
+        found = present(uri, storage, model_dir, budget)
+        _require(found.digest, model, uri)
+        fetched = Fetched(found.path, found.digest, in_place=found)
+    else:
+        fetched = _brought(_Fetching(uri, model, storage, budget, sleep), model_dir)
+    archive = archives.kind(uri.path) if uri.scheme != "image" and fetched.path.is_file() else ""
+    if not archive:
         return fetched
-    fetching = _Fetching(uri, model, storage, Budget(storage.max_bytes, storage.timeout_seconds), sleep)
-    if storage.cache_dir and model.sha256:
+    content = archives.unpack(fetched.path, archive, model_dir, budget)
+    fetched.require_unchanged()
+    if fetched.lease:
+        fetched.lease.release()
+    return Fetched(content, fetched.digest)
+
+
+def _brought(fetching: _Fetching, model_dir: Path) -> Fetched:
+    sha256, storage = fetching.model.sha256, fetching.storage
+    if sha256 and (path := matching(model_dir / "fetched", sha256)):
+        _log.info("the model has been fetched already")  # by a container before this one, in the same pod
+        return Fetched(path, sha256)
+    if storage.cache_dir and sha256:
         try:
             return _shared(fetching, Cache(storage.cache_dir, storage.cache_max_bytes))
         except (CacheFailure, DiskFailure, OSError) as failure:
@@ -64,18 +92,6 @@ def _require(found: str, model: ModelSettings, uri: ModelUri) -> None:
             Reason.DIGEST_MISMATCH,
             f"{uri.text[:500]} has sha256 {found}, the specification says {model.sha256}",
         )
-
-
-def _present(uri: ModelUri, model_dir: Path) -> Fetched:
-    """A model that lies on this machine already."""
-    path = model_dir if uri.scheme == "image" else Path(uri.path)
-    if not path.exists():
-        raise LoadFailure(Reason.FETCH_FAILED, f"{path} does not exist")
-    if path.is_dir():
-        path = single(path)
-        if path.is_dir() and not any(path.iterdir()):
-            raise LoadFailure(Reason.FETCH_FAILED, f"{uri.text[:500]}: there are no files in {path}")
-    return Fetched(path, digest(path))
 
 
 @dataclass(frozen=True)
@@ -94,23 +110,34 @@ class _Fetching:
 
     def _attempt(self, directory: Path) -> Fetched:
         self.budget.check(0)
-        with Incoming(directory) as incoming, self._remotes() as remotes:
+        known = bool(self.model.sha256)
+        with Incoming(directory) as incoming, self._remotes(incoming.missing()) as remotes:
             if len(remotes) > MAX_FILES:
                 raise LoadFailure(Reason.UNSUPPORTED_FORMAT, f"the model has more than {MAX_FILES} files")
-            wanted = [Wanted(remote, incoming.place(name)) for name, remote in remotes.items()]
-            hashes = Transfer(wanted, self.budget, self.storage.connections, self.sleep).run()
+            journal = incoming.follow(remotes, (self.uri.text, self.storage.endpoint), digest_known=known)
+            plan = Plan([Wanted(remote, incoming.place(name)) for name, remote in remotes.items()], journal)
+            if incoming.resumed:
+                _log.info("going on with what an earlier attempt has fetched", missing_bytes=plan.missing)
+            hashes = Transfer(plan, self.budget, self.storage.connections, self.sleep).run()
             found = combined(dict(zip(remotes, hashes, strict=True)))
+            if incoming.resumed and known and found != self.model.sha256:
+                raise ChangedError("what an earlier attempt has fetched is of no use")
             _require(found, self.model, self.uri)
             return Fetched(incoming.commit(), found)
 
     @contextmanager
-    def _remotes(self) -> Iterator[Mapping[str, Remote]]:
-        """The files to fetch by relative name. Each source imports its own library, and only when it is asked for."""
-        uri, model = self.uri, self.model
-        if uri.scheme == "s3":
-            from model_server.storage.s3 import Bucket  # noqa: PLC0415
+    def _remotes(self, first: tuple[int, int] | None) -> Iterator[Mapping[str, Remote]]:
+        """The files to fetch by relative name; the `first` part wanted may spare a request.
 
-            yield Bucket(uri, self.storage, local_files=model.local_files).files(uri.path)
+        Each source imports its own library, and only when it is asked for.
+        """
+        uri, model = self.uri, self.model
+        if uri.scheme in ("s3", "gs", "az"):
+            from model_server.storage.buckets import Bucket  # noqa: PLC0415
+            from model_server.storage.stores import opened  # noqa: PLC0415
+
+            store = opened(uri, self.storage, local_files=model.local_files)
+            yield Bucket(store).files(store.prefix)
             return
         from model_server.storage.http import HttpFile  # noqa: PLC0415
 
@@ -120,7 +147,7 @@ class _Fetching:
         alarm.daemon = True
         alarm.start()
         try:
-            yield {uri.name: file.begin()}
+            yield {uri.name: file.begin(first)}
         finally:
             alarm.cancel()
             file.close()

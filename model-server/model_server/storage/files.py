@@ -1,4 +1,4 @@
-"""Models on disk: in sight only when they are complete, regular files only, and their digests."""
+"""Models on disk: regular files only, and their digests."""
 
 from __future__ import annotations
 
@@ -7,56 +7,13 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from model_server.errors import LoadFailure, Reason
 
 MAX_FILES: Final = 10_000
-_PART: Final = ".incoming"
-
-
-class Incoming:
-    """A directory that is filled under a temporary name and renamed when it is complete; left otherwise, it is gone.
-
-    Each attempt has one of its own, so that no late thread of an earlier attempt can write into a later one.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """It becomes `directory`/fetched; what earlier processes left there is removed."""
-        self._final = directory / "fetched"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for left_over in (*directory.glob(f"{_PART}*"), self._final):
-                remove(left_over)
-            self._part = Path(tempfile.mkdtemp(prefix=_PART, dir=directory))
-        except OSError as error:
-            raise DiskFailure(f"can't write to the model directory: {error.strerror}") from error
-
-    def __enter__(self) -> Incoming:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        remove(self._part)
-
-    def place(self, name: str) -> Path:
-        """Where the file with the relative `name` is to be written. LoadFailure(FetchFailed) for an unsafe name."""
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts or not relative.parts or not name.isprintable():
-            raise LoadFailure(Reason.FETCH_FAILED, f"a file named {name[:200]!r} can't be stored safely")
-        target = self._part / relative
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        return target
-
-    def commit(self) -> Path:
-        """The finished directory, or the only file in it."""
-        with writing(self._final):
-            self._part.chmod(0o755)
-            self._part.rename(self._final)
-        return single(self._final)
 
 
 class DiskFailure(LoadFailure):
@@ -129,3 +86,13 @@ def combined(hashes: Mapping[str, str]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def matching(path: Path, sha256: str) -> Path | None:
+    """The model at `path`, or its only file, if it is there and has this digest."""
+    try:
+        path = single(path) if path.is_dir() and not path.is_symlink() else path
+        there = path.is_file() or any(path.iterdir())
+        return path if there and digest(path) == sha256 else None
+    except (OSError, LoadFailure):
+        return None

@@ -135,20 +135,31 @@ class HttpFile:
         self.size: int | None = None
         self.ranges = False
         self._first: _Answer | None = None
+        self._first_at = 0
 
-    def begin(self) -> HttpFile:
-        """Send the first request. TransientError; LoadFailure(FetchFailed) for answers that won't change."""
+    @property
+    def version(self) -> str:
+        """See Remote. Weak tags stand for what merely looks alike."""
+        return "" if self._etag.startswith("W/") else self._etag
+
+    def begin(self, first: tuple[int, int] | None = None) -> HttpFile:
+        """Send the first request, for the part [start, stop) that is wanted `first`, or the beginning.
+
+        TransientError; LoadFailure(FetchFailed) for answers that won't change.
+        """
+        start, stop = first or (0, PIECE_BYTES)
         with _Failures(self._asked.host):
-            answer = self._follow(self._asked, {"Range": f"bytes=0-{PIECE_BYTES - 1}"})
+            answer = self._follow(self._asked, {"Range": f"bytes={start}-{stop - 1}"})
             part = answer.content_range()
-            etag = answer.response.getheader("etag", "")
-            self._etag = etag
+            self._etag = answer.response.getheader("etag", "")
             # Without a version to ask for, parts may be of different files; a digest would tell.
-            sure = bool(self._version() or self._sha256)
-            if part and part[0] == 0 and (sure or part[1] == part[2]):
+            sure = bool(self.version or self._sha256)
+            if part and part[0] == start and (sure or part[:2] == (0, part[2])):
                 self.size, self.ranges = part[2], sure
             elif answer.status in (_PARTIAL, _NOT_SATISFIABLE):
                 self._drop(answer.connection)
+                if start:
+                    return self.begin()
                 answer = self._follow(self._asked, {})
                 if answer.status != 200:
                     self._refuse(answer)
@@ -158,13 +169,13 @@ class HttpFile:
             else:
                 self._refuse(answer)
         self._location = answer.uri
-        self._first = answer
+        self._first, self._first_at = answer, start if self.ranges else 0
         return self
 
     def read(self, start: int, stop: int | None) -> Generator[memoryview, None, None]:
         """See Remote."""
         with _Failures(self._asked.host):
-            if start == 0 and self._first is not None:  # only one worker at a time has the piece at 0
+            if start == self._first_at and self._first is not None:  # one worker at a time has the piece there
                 answer, self._first = self._first, None
             elif self.ranges and stop is not None:
                 answer = self._part(start, stop)
@@ -182,14 +193,10 @@ class HttpFile:
         if self._first is not None:
             self._drop(self._first.connection)
 
-    def _version(self) -> str:
-        """What the server calls this very sequence of bytes; weak tags stand for what merely looks alike."""
-        return "" if self._etag.startswith("W/") else self._etag
-
     def _part(self, start: int, stop: int) -> _Answer:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        if version := self._version():
-            headers["If-Range"] = version
+        if self.version:
+            headers["If-Range"] = self.version
         answer = self._follow(self._location, headers)
         if answer.status in _EXPIRED and self._location != self._asked:
             self._drop(answer.connection)

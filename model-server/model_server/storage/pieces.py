@@ -6,14 +6,16 @@ that nothing that has been hashed can change.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from model_server.storage.remote import PIECE_BYTES, Remote
+from model_server.storage.journal import Journal, cuts
+from model_server.storage.remote import Remote
 
 _SLOW_SECONDS: Final = 2.0
 _SLOW_TIMES: Final = 4.0
@@ -48,6 +50,8 @@ class Piece:
     since: float = 0.0
     """When the owner took it."""
     done: bool = False
+    note: Callable[[int], None] = lambda _position: None
+    """Told each new position, after the bytes are written."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the owner writes, so that a taken piece is written by its new owner only."""
 
@@ -58,23 +62,39 @@ class Piece:
             while data:
                 written = os.pwrite(file, data, self.position)
                 self.position += written
+                self.note(self.position)
                 data = data[written:]
 
 
 class Plan:
     """The pieces of all files, in the order in which they are hashed. Safe to use from several threads."""
 
-    def __init__(self, files: Sequence[Wanted]) -> None:
+    def __init__(self, files: Sequence[Wanted], journal: Journal | None = None) -> None:
+        """All of them, or what a `journal` says is missing."""
+        self.files = files
         self.by_file = [list(_pieces(wanted)) for wanted in files]
-        self._waiting = [piece for pieces in reversed(self.by_file) for piece in reversed(pieces)]
+        if journal is not None:
+            self._follow(journal)
+        self._waiting = [piece for pieces in reversed(self.by_file) for piece in reversed(pieces) if not piece.done]
         self._running: list[Piece] = []
         self._lock = threading.Lock()
         self._finished, self._finished_seconds = 0, 0.0
 
+    def _follow(self, journal: Journal) -> None:
+        pieces = [piece for pieces in self.by_file for piece in pieces]
+        for number, (piece, position) in enumerate(zip(pieces, journal.positions, strict=True)):
+            piece.position, piece.done = position, position == piece.stop
+            piece.note = functools.partial(journal.note, number)
+
     @property
     def count(self) -> int:
-        """Pieces altogether."""
-        return sum(map(len, self.by_file))
+        """Pieces that are missing."""
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are missing, of files whose size is known."""
+        return sum((piece.stop or piece.position) - piece.position for pieces in self.by_file for piece in pieces)
 
     def take(self, worker: Worker, now: float) -> Piece | None:
         """The next piece for an idle worker: one that waits, else one whose owner is slow, else none for now."""
@@ -130,8 +150,8 @@ def _pieces(wanted: Wanted) -> Iterator[Piece]:
     if not wanted.remote.ranges or size is None:
         yield Piece(wanted, 0, None)
         return
-    for start in range(0, size, PIECE_BYTES):
-        yield Piece(wanted, start, min(start + PIECE_BYTES, size))
+    for start, stop in cuts(size):
+        yield Piece(wanted, start, stop)
 
 
 def _require(piece: Piece, worker: Worker) -> None:

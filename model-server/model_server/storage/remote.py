@@ -27,6 +27,10 @@ class Remote(Protocol):
     def ranges(self) -> bool:
         """Whether pieces may be asked for alone and surely belong together."""
 
+    @property
+    def version(self) -> str:
+        """What the source calls this very sequence of bytes; "" where it doesn't say."""
+
     def read(self, start: int, stop: int | None) -> Generator[memoryview, None, None]:
         """Bytes from `start` up to `stop`, or the end; fewer when the source ends its answer early.
 

@@ -18,14 +18,14 @@ from typing import Final
 import structlog
 
 from model_server.errors import LoadFailure, Reason
-from model_server.storage.attempts import PAUSES, TransientError
-from model_server.storage.files import writing
+from model_server.storage.attempts import PAUSES, InterruptedFetch, TransientError
+from model_server.storage.files import DiskFailure, writing
 from model_server.storage.pieces import AbandonedError, Piece, Plan, Wanted
 from model_server.storage.remote import ChangedError
 
 _log = structlog.get_logger()
 
-_HASH_BYTES: Final = 1024 * 1024
+_HASH_BYTES: Final = 256 * 1024
 _LOOK_SECONDS: Final = 0.1
 _PROGRESS_SECONDS: Final = 5.0
 _JOIN_SECONDS: Final = 1.0
@@ -54,25 +54,24 @@ class Budget:
 
 
 class Transfer:
-    """One attempt to fetch `files`."""
+    """One attempt to fetch the files of a plan."""
 
     def __init__(
         self,
-        files: Sequence[Wanted],
+        plan: Plan,
         budget: Budget,
         connections: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._files = files
+        self._plan, self._files = plan, plan.files
         self._budget = budget
-        self._plan = Plan(files)
         self._sleep = sleep
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ended = False
         self._workers = min(connections, self._plan.count)
         self._bytes = 0
-        self._progress = _Progress(sum(wanted.remote.size or 0 for wanted in files))
+        self._progress = _Progress(sum(wanted.remote.size or 0 for wanted in plan.files))
 
     def run(self) -> list[str]:
         """The sha256 of each file, once all are on disk. Blocks.
@@ -83,7 +82,7 @@ class Transfer:
         self._budget.check(sum(wanted.remote.size or 0 for wanted in self._files))
         for wanted in self._files:
             with writing(wanted.path):
-                wanted.path.touch(exist_ok=False)
+                wanted.path.touch()
         threads = [
             threading.Thread(target=self._work, args=(number,), name=f"fetch-{number}", daemon=True)
             for number in range(self._workers)
@@ -110,6 +109,8 @@ class Transfer:
                 while not piece.done or file.tell() < piece.position:
                     if file.tell() < piece.position:
                         count = file.readinto(buffer[: piece.position - file.tell()])
+                        if not count:
+                            raise DiskFailure(f"{wanted.path.name[:200]!r} has got shorter")
                         hashed.update(buffer[:count])
                     else:
                         self._wait(piece)
@@ -153,8 +154,7 @@ class Transfer:
                     return False
                 self._workers -= 1
                 if not self._workers:
-                    raise LoadFailure(
-                        Reason.FETCH_FAILED,
+                    raise InterruptedFetch(
                         f"fetching {piece.wanted.path.name} failed {len(PAUSES) + 1} times in a row, last: {error}",
                     ) from error
             # Perhaps the source allows fewer connections than that.

@@ -11,14 +11,23 @@ from urllib.parse import unquote, urlsplit
 from model_server.errors import LoadFailure, Reason
 
 MAX_LENGTH: Final = 2048
-_LATER: Final = frozenset(("gs", "az", "pvc"))
-_SCHEMES: Final = frozenset(("https", "http", "s3", "image", "file"))
-_BUCKET: Final = re.compile(r"[a-z0-9A-Z][a-z0-9A-Z._-]{1,254}")
+_SCHEMES: Final = frozenset(("https", "http", "s3", "gs", "az", "pvc", "image", "file"))
+_NAMED: Final = {
+    "s3": ("s3://BUCKET/KEY", re.compile(r"s3://[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}/+[^/].*")),
+    "gs": ("gs://BUCKET/OBJECT", re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/+[^/].*")),
+    "az": ("az://ACCOUNT/CONTAINER/BLOB", re.compile(r"az://[a-z0-9]{3,24}/[a-z0-9](-?[a-z0-9]){2,62}/+[^/].*")),
+    "pvc": ("pvc://CLAIM/PATH", re.compile(r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/+[^/].*")),
+}
+"""What a URI looks like whose first part is no host. Names as the stores themselves allow them."""
 
 
 @dataclass(frozen=True)
 class ModelUri:
-    """A checked URI. `path` has no leading slash for s3, and is a file's path for file."""
+    """A checked URI.
+
+    `host` is the bucket of s3 and gs, the account of az, the claim of pvc. Their `path` has no leading slash; that of
+    file is a file's.
+    """
 
     scheme: str
     text: str
@@ -39,10 +48,8 @@ def parse(text: str, *, sha256: str, local_files: bool) -> ModelUri:
     if "://" not in text:
         text = f"file://{Path(text).expanduser().absolute()}" if local_files else text
     scheme, separator, _ = text.partition("://")
-    if scheme in _LATER:
-        raise _refused(text, f"{scheme}:// is not supported by this server: use s3:// or https://")
     if not separator or scheme not in _SCHEMES:
-        raise _refused(text, "must begin with https://, http://, s3:// or image://")
+        raise _refused(text, "must begin with https://, http://, s3://, gs://, az://, pvc:// or image://")
     if scheme == "file":
         return _file(text, local_files)
     if scheme == "image":
@@ -65,20 +72,19 @@ def _remote(text: str, scheme: str, sha256: str) -> ModelUri:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise _refused(text, f"is no URL: {error}") from error
-    if not host:
-        raise _refused(text, "names no host" if scheme != "s3" else "names no bucket")
     if "@" in parts.netloc:
         raise _refused(f"{scheme}://...@{host}", "must not carry a user or password; use a Secret")
     if ".." in _decoded(parts.path).split("/"):
         raise _refused(text, "must not contain '..'")
+    if scheme in _NAMED:
+        shape, pattern = _NAMED[scheme]
+        if not pattern.fullmatch(text) or parts.query or parts.fragment:
+            raise _refused(text.partition("?")[0], f"must be {shape}, with nothing after it")
+        return ModelUri(scheme, text, parts.netloc, parts.path.lstrip("/"))
+    if not host:
+        raise _refused(text, "names no host")
     if scheme == "http" and not sha256:
         raise _refused(text, "needs a sha256: plain http can be changed on the way. Give one, or use https")
-    if scheme == "s3":
-        if not _BUCKET.fullmatch(parts.netloc):
-            raise _refused(text, "must be s3://BUCKET/KEY")
-        if parts.query or parts.fragment or not parts.path.strip("/"):
-            raise _refused(text, "must be s3://BUCKET/KEY, with a key and nothing after it")
-        return ModelUri(scheme, text, parts.netloc, parts.path.lstrip("/"))
     return ModelUri(scheme, text, host, parts.path)
 
 

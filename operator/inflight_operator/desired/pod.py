@@ -20,6 +20,7 @@ USER: Final = 65532
 _MODEL_DIR: Final = "/models"
 _SECRET_DIR: Final = "/etc/inflight/storage"  # noqa: S105 - a path
 _DIGEST_DIR: Final = "/etc/inflight/digest"
+_CLAIM_DIR: Final = "/etc/inflight/claim"
 _FETCH_DEADLINE_SECONDS: Final = 1800
 
 
@@ -60,13 +61,18 @@ def template(name: str, variant: Variant, installation: Installation) -> dict[st
     for field in ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
         if custom.get(field):
             spec[field] = custom[field]
-    return {"metadata": {"labels": names.labels(name, variant.name, variant.revision)}, "spec": spec}
+    labels = names.labels(name, variant.name, variant.revision)
+    if _identity(variant) == "az":
+        labels |= {"azure.workload.identity/use": "true"}
+    return {"metadata": {"labels": labels}, "spec": spec}
 
 
 def _server(name: str, variant: Variant, installation: Installation, custom: Mapping[str, Any]) -> dict[str, Any]:
     mounts = [{"name": "models", "mountPath": _MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  # nosec B108 # in the pod
     if _secret(variant):
         mounts.append({"name": "storage-secret", "mountPath": _SECRET_DIR, "readOnly": True})  # type: ignore[dict-item]
+    if _claim(variant):
+        mounts.append({"name": "claim", "mountPath": _CLAIM_DIR, "readOnly": True})  # type: ignore[dict-item]
     if not variant.model.get("sha256"):
         mounts.append({"name": "digest", "mountPath": _DIGEST_DIR, "readOnly": True})  # type: ignore[dict-item]
     return {
@@ -125,6 +131,8 @@ def _environment(name: str, variant: Variant) -> list[dict[str, str]]:
         "INFLIGHT_STORAGE_ENDPOINT": storage.get("endpoint", ""),
         "INFLIGHT_STORAGE_REGION": storage.get("region", ""),
         "INFLIGHT_STORAGE_SECRET_DIR": _SECRET_DIR if _secret(variant) else "",
+        "INFLIGHT_STORAGE_IDENTITY": "metadata" if _identity(variant) == "gs" else "",
+        "INFLIGHT_CLAIM_DIR": _CLAIM_DIR if _claim(variant) else "",
         "INFLIGHT_CONCURRENCY": str(server["concurrency"]),
         "INFLIGHT_MAX_QUEUE": str(server["maxQueue"]),
         "INFLIGHT_TIMEOUT_MILLISECONDS": str(server["timeoutMilliseconds"]),
@@ -157,10 +165,27 @@ def _secret(variant: Variant) -> str | None:
     return ((variant.model.get("storage") or {}).get("secretRef") or {}).get("name")
 
 
+def _identity(variant: Variant) -> str:
+    """The scheme of the store that is asked as the pod's ServiceAccount, "" for none.
+
+    AWS gives every pod its account's identity; Azure where a label asks for it; on GKE nothing in the pod tells.
+    """
+    scheme = str(variant.model["uri"]).partition("://")[0]
+    named = variant.server.get("serviceAccountName") and not _secret(variant)
+    return scheme if named and scheme in ("s3", "gs", "az") else ""
+
+
+def _claim(variant: Variant) -> str | None:
+    scheme, _, rest = str(variant.model["uri"]).partition("://")
+    return rest.partition("/")[0] if scheme == "pvc" else None
+
+
 def _volumes(name: str, variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [{"name": "models", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     if secret := _secret(variant):
         volumes.append({"name": "storage-secret", "secret": {"secretName": secret, "defaultMode": 0o440}})
+    if claim := _claim(variant):
+        volumes.append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
     if not variant.model.get("sha256"):
         # Named from the start and there as soon as the first pod's digest is known: the template never changes.
         known = names.digest_name(names.revision_name(name, variant.name, variant.revision))

@@ -58,7 +58,7 @@ def test_each_phase_of_a_cold_start_is_measured(store: FileServer, tmp_path: Pat
         assert seconds["ready"] > seconds["fetch"] + seconds["load"] + seconds["warmup"]
 
 
-def test_after_a_kill_half_way_a_new_process_uses_nothing_of_what_lies_there(store: FileServer, tmp_path: Path) -> None:
+def test_after_a_kill_half_way_a_new_process_does_not_believe_what_is_spoilt(store: FileServer, tmp_path: Path) -> None:
     def stuck(server: FileServer, asked: Asked, handler: Handler) -> bool:
         if asked.range and asked.range[0]:
             time.sleep(20)
@@ -72,7 +72,8 @@ def test_after_a_kill_half_way_a_new_process_uses_nothing_of_what_lies_there(sto
             time.sleep(0.01)
         assert not ready(server)
         server.stop(signal.SIGKILL)
-    (half,) = files(tmp_path)
+    half, journal = files(tmp_path)
+    assert half.parts[0] == journal.parts[0]
     assert half.parts[0].startswith(".incoming")
     (tmp_path / half).write_bytes(b"something else")
 

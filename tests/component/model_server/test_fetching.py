@@ -90,7 +90,8 @@ def test_a_server_that_always_cuts_at_once_is_given_up(server: FileServer, tmp_p
         return True
 
     server.fault = cut
-    assert "failed 4 times in a row" in refusal(server, tmp_path).message
+    with pytest.raises(LoadFailure, match="failed 4 times in a row"):
+        fetched(server, tmp_path)
 
 
 def test_a_slow_connection_is_left_and_another_takes_its_piece_over(server: FileServer, tmp_path: Path) -> None:

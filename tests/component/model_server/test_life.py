@@ -123,7 +123,7 @@ def test_a_second_signal_ends_it_now(held: Any) -> None:
         pytest.param(b"<html>", {}, "UnsupportedFormat", "web page", id="web page"),
         pytest.param(b"import nowhere\nclass A: ...", {"MODEL_FORMAT": "python"}, "LoadFailed", "nowhere", id="import"),
         pytest.param(add_one(), {"CONCURRENCY": "0"}, "InvalidSettings", "INFLIGHT_CONCURRENCY", id="settings"),
-        pytest.param(add_one(), {"MODEL_URI": "gs://b/m"}, "InvalidSettings", "not supported", id="scheme"),
+        pytest.param(add_one(), {"MODEL_URI": "ftp://b/m"}, "InvalidSettings", "must begin with", id="scheme"),
         pytest.param(add_one(), {"MODEL_URI": "/etc/passwd"}, "InvalidSettings", "must begin with", id="file"),
         pytest.param(
             add_one(), {"MODEL_URI": "https://169.254.169.254/m"}, "FetchFailed", "not fetched from", id="metadata"

@@ -35,6 +35,11 @@ def test_every_tool_that_is_used_is_pinned() -> None:
     assert {*GO_TOOLS, *BINARIES} <= set(tools.packages((tools.MODULE / "go.mod").read_text()))
 
 
+def test_what_tests_need_is_pinned_apart_from_the_cluster() -> None:
+    assert set(tools.packages((tools.STORES / "go.mod").read_text())) == {"fake-gcs-server"}
+    assert tools.pins("fake-gcs-server") != tools.pins("kubectl")
+
+
 def test_the_kubernetes_version_is_the_pinned_one() -> None:
     assert tools.kubernetes_version(GO_MOD) == "v1.34.4"
     with pytest.raises(ClusterError, match=r"does not require k8s\.io/kubernetes"):
@@ -48,7 +53,7 @@ def built(cache: Path, *, stamp: str) -> None:
 
 
 def test_a_tool_is_built_when_its_pins_changed_or_its_file_is_gone(tmp_path: Path) -> None:
-    stamp = tools.pins()
+    stamp = tools.pins("kubectl")
     assert tools.not_built(["kubectl"], tmp_path) == ["kubectl"]
     built(tmp_path / "new", stamp=stamp)
     assert tools.not_built(["kubectl", "kubelet"], tmp_path / "new") == ["kubelet"]
@@ -57,7 +62,7 @@ def test_a_tool_is_built_when_its_pins_changed_or_its_file_is_gone(tmp_path: Pat
 
 
 def test_what_is_built_is_found_without_building(tmp_path: Path) -> None:
-    built(tmp_path, stamp=tools.pins())
+    built(tmp_path, stamp=tools.pins("kubectl"))
     assert tools.ensure(["kubectl"], tmp_path) == {"kubectl": tmp_path / "bin" / "kubectl"}
 
 

@@ -99,16 +99,24 @@ def test_without_a_model_it_says_how_to_name_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "ambient"),
+    ("environ", "schemes"),
     [
-        pytest.param({}, False, id="nothing"),
-        pytest.param({"AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token"}, True, id="a service account's identity"),
-        pytest.param({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1"}, True, id="a pod identity"),
-        pytest.param({"AWS_REGION": "eu-north-1"}, False, id="a region is no identity"),
+        pytest.param({}, set(), id="nothing"),
+        pytest.param({"AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}, {"s3"}, id="a service account's identity at AWS"),
+        pytest.param({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1"}, {"s3"}, id="a pod identity"),
+        pytest.param({"AWS_REGION": "eu-north-1"}, set(), id="a region is no identity"),
+        pytest.param({"AZURE_FEDERATED_TOKEN_FILE": "/token"}, {"az"}, id="a service account's identity at Azure"),
+        pytest.param({"INFLIGHT_STORAGE_IDENTITY": "metadata"}, {"gs"}, id="the operator says so, for Google"),
+        pytest.param({"GOOGLE_APPLICATION_CREDENTIALS": "/key.json"}, {"gs"}, id="a developer's at Google"),
     ],
 )
-def test_requests_are_signed_where_the_environment_has_an_identity(environ: dict[str, str], ambient: bool) -> None:
-    assert settings.read(MINIMAL | environ).storage.ambient_identity is ambient
+def test_requests_are_signed_where_the_environment_has_an_identity(environ: dict[str, str], schemes: set[str]) -> None:
+    assert settings.read(MINIMAL | environ).storage.identities == schemes
+
+
+def test_another_kind_of_identity_is_refused() -> None:
+    with pytest.raises(LoadFailure, match="INFLIGHT_STORAGE_IDENTITY must be metadata, or not set, not 'node'"):
+        settings.read(MINIMAL | {"INFLIGHT_STORAGE_IDENTITY": "node"})
 
 
 def test_no_variable_opens_the_pods_own_files_to_a_model_uri() -> None:

@@ -18,7 +18,8 @@ from model_server.settings import ModelSettings, StorageSettings
 from model_server.storage import addresses, uri
 from model_server.storage.attempts import PAUSES, TransientError, persist
 from model_server.storage.fetching import fetch
-from model_server.storage.files import Incoming, combined, digest
+from model_server.storage.files import combined, digest
+from model_server.storage.incoming import Incoming
 
 SHA = "ab" * 32
 
@@ -32,6 +33,9 @@ SHA = "ab" * 32
         ("https://models.example/%2fetc", "https", "model"),
         ("s3://models/digits/1", "s3", "1"),
         ("s3://models/digits/1/", "s3", "1"),
+        ("gs://my_models.example/digits/1.onnx", "gs", "1.onnx"),
+        ("az://account1/my-models/digits/1", "az", "1"),
+        ("pvc://shared.models/digits/1.tar.gz", "pvc", "1.tar.gz"),
         ("image://registry.example/models/digits@sha256:" + SHA, "image", "digits@sha256:" + SHA),
     ],
 )
@@ -51,7 +55,6 @@ def test_what_may_be_fetched(text: str, scheme: str, name: str) -> None:
         pytest.param("FILE:///etc/passwd", id="a file in capitals"),
         pytest.param("http://models.example/m", id="plain http without a digest"),
         pytest.param("ftp://models.example/m", id="another scheme"),
-        pytest.param("gs://bucket/m", id="a scheme that is to come"),
         pytest.param("https://user:secret@models.example/m", id="credentials"),
         pytest.param("https://ok.example\\@169.254.169.254/", id="a backslash"),
         pytest.param("https://ok.example @x/", id="a blank"),
@@ -66,6 +69,17 @@ def test_what_may_be_fetched(text: str, scheme: str, name: str) -> None:
         pytest.param("s3://bucket/", id="an empty key"),
         pytest.param("s3:///key", id="no bucket"),
         pytest.param("s3://bucket/key?x=1", id="a query for an object"),
+        pytest.param("gs://bucket", id="no object"),
+        pytest.param("gs://Bucket/m", id="a bucket in capitals"),
+        pytest.param("gs://bucket:80/m", id="a port for a bucket"),
+        pytest.param("gs://key:secret@bucket/m", id="credentials for a bucket"),
+        pytest.param("az://account/m", id="no container"),
+        pytest.param("az://account.blob.core.windows.net/models/m", id="a host for an account"),
+        pytest.param("az://account/a--b/m", id="a container's name with two hyphens"),
+        pytest.param("az://account/models/m?sig=secret", id="a signature in the URI"),
+        pytest.param("pvc://claim", id="no path"),
+        pytest.param("pvc://other/../../claim/m", id="dots in a claim"),
+        pytest.param("pvc://Claim/m", id="a claim in capitals"),
         pytest.param("https://models.example/" + "x" * 2048, id="too long"),
     ],
 )
@@ -247,3 +261,85 @@ def test_a_local_file_is_served_in_place_and_only_when_asked_for(tmp_path: Path,
     else:
         with pytest.raises(LoadFailure):
             fetch(model, StorageSettings(), tmp_path)
+
+
+# A claim is mounted whole, and the model served from where it lies in it ----------------------------------------------
+
+
+def claimed(tmp_path: Path, path: str, sha256: str = "", **storage: Any) -> Any:
+    settings = StorageSettings(**{"claim_dir": tmp_path / "claim", **storage})
+    return fetch(ModelSettings("digits", f"pvc://shared/{path}", sha256), settings, tmp_path / "models")
+
+
+def test_a_file_of_a_claim_is_served_in_place_and_its_digest_checked(tmp_path: Path) -> None:
+    path = write(tmp_path, "claim/digits/1/model.onnx", b"abc")
+    assert claimed(tmp_path, "digits/1/model.onnx", hashlib.sha256(b"abc").hexdigest()).path == path
+    assert claimed(tmp_path, "digits/1").path == path
+    assert not (tmp_path / "models").exists(), "nothing was copied"
+
+
+def test_several_files_of_a_claim_are_a_directory(tmp_path: Path) -> None:
+    write(tmp_path, "claim/pkg/a.py", b"a")
+    write(tmp_path, "claim/pkg/sub/b.py", b"b")
+    found = claimed(tmp_path, "pkg/")
+    assert (found.path, found.digest) == (tmp_path / "claim/pkg", digest(tmp_path / "claim/pkg"))
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "says"),
+    [
+        pytest.param("digits/2", Reason.FETCH_FAILED, "'2': No such file", id="nothing there"),
+        pytest.param("empty", Reason.FETCH_FAILED, "there are no files", id="an empty directory"),
+        pytest.param("link/model.onnx", Reason.UNSAFE_FORMAT, "'link' is a link", id="a link on the way"),
+        pytest.param("digits/latest", Reason.UNSAFE_FORMAT, "'latest' is a link", id="a link at the end"),
+        pytest.param("linked", Reason.UNSAFE_FORMAT, "'inside' is a link", id="a link among the files"),
+        pytest.param("large", Reason.FETCH_FAILED, "larger than 3 bytes", id="more than allowed"),
+    ],
+)
+def test_what_of_a_claim_is_refused(tmp_path: Path, path: str, reason: Reason, says: str) -> None:
+    secret = write(tmp_path, "secret/model.onnx", b"abc")
+    write(tmp_path, "claim/digits/1/model.onnx", b"abc")
+    write(tmp_path, "claim/large/model.onnx", b"abcd")
+    (tmp_path / "claim/empty").mkdir()
+    (tmp_path / "claim/link").symlink_to(secret.parent)
+    (tmp_path / "claim/digits/latest").symlink_to("1")
+    (tmp_path / "claim/linked").mkdir()
+    (tmp_path / "claim/linked/inside").symlink_to(secret)
+    with pytest.raises(LoadFailure, match=says) as refused:
+        claimed(tmp_path, path, max_bytes=3)
+    assert refused.value.reason is reason
+
+
+def test_what_can_not_be_read_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "claim/model.onnx", b"abc")
+
+    def forbidden(_path: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("model_server.storage.in_place.digest", forbidden)
+    with pytest.raises(LoadFailure, match=r"pvc://shared/model\.onnx can't be read: Permission denied"):
+        claimed(tmp_path, "model.onnx")
+
+
+def test_without_a_cluster_there_is_no_claim(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailure, match="needs a cluster"):
+        claimed(tmp_path, "model.onnx", claim_dir=None)
+
+
+@pytest.mark.parametrize("change", ["overwritten", "replaced", "removed"])
+def test_a_model_that_is_changed_while_it_is_loaded_is_noticed(tmp_path: Path, change: str) -> None:
+    path = write(tmp_path, "claim/model.onnx", b"abc")
+    found = claimed(tmp_path, "model.onnx")
+    write(tmp_path, "claim/another", b"")
+    found.require_unchanged()
+    if change == "overwritten":
+        times = path.stat()
+        path.write_bytes(b"xyz")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif change == "replaced":
+        write(tmp_path, "claim/another", b"abc").rename(path)
+    else:
+        path.unlink()
+    with pytest.raises(LoadFailure, match="was changed while the model was loaded") as refused:
+        found.require_unchanged()
+    assert refused.value.reason is Reason.DIGEST_MISMATCH

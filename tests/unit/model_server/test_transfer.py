@@ -58,7 +58,7 @@ def content(size: int) -> bytes:
 def transfer(tmp_path: Path, *files: Made, budget: Budget | None = None, connections: int = 3) -> list[str]:
     wanted = [Wanted(made, tmp_path / str(number)) for number, made in enumerate(files)]
     slept: list[float] = []
-    hashes = Transfer(wanted, budget or Budget(2**40, 60), connections, slept.append).run()
+    hashes = Transfer(Plan(wanted), budget or Budget(2**40, 60), connections, slept.append).run()
     assert all(made.closed.is_set() for made in files)
     for wanting, made, found in zip(wanted, files, hashes, strict=True):
         assert wanting.path.read_bytes() == made.content

@@ -14,6 +14,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "a-file-known-by-its-digest": {"uri": "s3://models/digits/1", "sha256": "0" * 64},
     "python-code": {"uri": "s3://models/m.py", "format": "python", "entrypoint": "m:Model"},
     "with-a-secret": {"uri": "s3://models/a", "storage": {"secretRef": {"name": "keys"}}},
+    "a-claim": {"uri": "pvc://models/digits/1"},
     "an-image": {"uri": "image://registry.example/digits:1"},
 }
 SERVERS: dict[str, dict[str, Any]] = {

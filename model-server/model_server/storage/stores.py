@@ -1,0 +1,149 @@
+"""Opening an object store: which one a URI means, and as whom it is asked. Reading from it is in `buckets`.
+
+Identities, in this order: the mounted Secret's; the pod's own (a projected token, or Google's metadata service, which
+obstore asks by itself and only for this); none, and requests are unsigned. A machine's own identity is never borrowed.
+
+obstore follows redirects and can't be told not to. Over https it follows none to http, which metadata services speak;
+over http a proxy that isn't there stands in the way to every host but those that are meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from model_server.errors import LoadFailure, Reason, first_line
+from model_server.settings import StorageSettings
+from model_server.storage import addresses
+from model_server.storage.attempts import TransientError
+from model_server.storage.uri import ModelUri
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, S3Store
+
+_KEYS: Final[dict[str, tuple[dict[str, str], ...]]] = {
+    "s3": (
+        {
+            "AWS_ACCESS_KEY_ID": "access_key_id",
+            "AWS_SECRET_ACCESS_KEY": "secret_access_key",  # nosec B105 # a name
+        },
+    ),
+    "gs": ({"GOOGLE_SERVICE_ACCOUNT_KEY": "service_account_key"},),
+    "az": (
+        {"AZURE_STORAGE_ACCOUNT_KEY": "account_key"},
+        {"AZURE_STORAGE_SAS_TOKEN": "sas_key"},  # nosec B105 # a name
+    ),
+}
+"""Keys of the Secret, as obstore calls them; of several sets the first that is there."""
+_IDENTITY_HOSTS: Final = {
+    "s3": ("amazonaws.com", "amazonaws.com.cn", "169.254.170.23"),
+    "gs": ("googleapis.com", "metadata.google.internal"),
+    "az": ("microsoftonline.com", "microsoftonline.us", "partner.microsoftonline.cn"),
+}
+"""Where a token is changed for the store's credentials."""
+_NO_PROXY_THERE: Final = "http://127.0.0.1:9"
+_OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}  # nosec B105 # a name
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One bucket or container of a store."""
+
+    store: S3Store | GCSStore | AzureStore
+    where: str
+    """What people call it."""
+    prefix: str
+    """Where in it the model lies."""
+    identity: str
+    """As whom it is asked, in words."""
+
+
+def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Opened:
+    """The store of an s3, gs or az URI.
+
+    LoadFailure(FetchFailed): no library, a key missing in the Secret, an endpoint that must not be fetched from.
+    """
+    _vet_endpoint(settings.endpoint, local_files)
+    try:
+        from obstore import store  # noqa: PLC0415 - only who fetches from a store needs it
+        from obstore.exceptions import BaseError  # noqa: PLC0415
+    except ImportError as error:
+        raise LoadFailure(
+            Reason.FETCH_FAILED, "this image has no obstore: install inflight-model-server[object-stores]"
+        ) from error
+    options, identity = _identity(uri.scheme, settings)
+    how: dict[str, Any] = {
+        "config": options,
+        "client_options": _client(uri.scheme, settings, local_files),
+        # Trying again is done in `attempts`, for all sources alike.
+        "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=30)},
+    }
+    endpoint, bucket = settings.endpoint, f"bucket {uri.host!r}"
+    try:
+        if uri.scheme == "s3":
+            options["region"] = settings.region or "us-east-1"
+            options |= {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
+            return Opened(store.S3Store(uri.host, **how), bucket, uri.path, identity)
+        if uri.scheme == "gs":
+            options |= {"base_url": endpoint} if endpoint else {}
+            return Opened(store.GCSStore(uri.host, **how), bucket, uri.path, identity)
+        container, _, prefix = uri.path.partition("/")
+        options |= {"account_name": uri.host} | ({"endpoint": endpoint} if endpoint else {})
+        where = f"container {container!r} of account {uri.host!r}"
+        return Opened(store.AzureStore(container, **how), where, prefix.lstrip("/"), identity)
+    except BaseError as error:  # its text may quote the Secret
+        why = f"what is in the storage Secret can't be used as {_wanted(uri.scheme)}"
+        raise LoadFailure(Reason.FETCH_FAILED, why if settings.secret_dir else first_line(error)) from None
+
+
+def _client(scheme: str, settings: StorageSettings, local_files: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "connect_timeout": "5s",
+        "read_timeout": "30s",
+        "timeout": f"{int(settings.timeout_seconds)}s",
+    }
+    parts = urlsplit(settings.endpoint)
+    if parts.scheme == "http":
+        options["allow_http"] = True
+        if not local_files:
+            meant = (parts.hostname or "", *_IDENTITY_HOSTS[scheme])
+            options |= {"proxy_url": _NO_PROXY_THERE, "proxy_excludes": ",".join(meant)}
+    return options
+
+
+def _vet_endpoint(endpoint: str, local_files: bool) -> None:
+    parts = urlsplit(endpoint)
+    if not endpoint or local_files:
+        return
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise LoadFailure(Reason.INVALID_SETTINGS, f"storage endpoint {endpoint!r} is no http(s) URL")
+    try:
+        addresses.resolve(parts.hostname, parts.port or 443)
+    except OSError as error:
+        raise TransientError(f"storage endpoint {parts.hostname}: {first_line(error)}") from error
+
+
+def _identity(scheme: str, settings: StorageSettings) -> tuple[dict[str, Any], str]:
+    if settings.secret_dir:
+        return _secret(settings.secret_dir, scheme), "the storage Secret's"
+    if scheme in settings.identities:
+        return {}, "the service account's"
+    return {"skip_signature": True}, "none, requests are unsigned"
+
+
+def _secret(directory: Path, scheme: str) -> dict[str, Any]:
+    keys = next((keys for keys in _KEYS[scheme] if all((directory / file).exists() for file in keys)), None)
+    if keys is None:
+        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret lacks {_wanted(scheme)}")
+    there = keys | {file: name for file, name in _OPTIONAL.get(scheme, {}).items() if (directory / file).exists()}
+    try:
+        return {option: (directory / file).read_text().strip() for file, option in there.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret can't be read: {type(error).__name__}") from error
+
+
+def _wanted(scheme: str) -> str:
+    return f"{' or '.join(' and '.join(keys) for keys in _KEYS[scheme])}, which {scheme}:// needs"
