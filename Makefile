@@ -25,7 +25,7 @@ venv: $(VENV)/.installed ## the Python environment, pinned with hashes
 $(VENV)/.installed: requirements/dev.txt operator/pyproject.toml model-server/pyproject.toml dev/venv
 	@PYTHON=$(PYTHON) dev/venv
 
-tools: ## build or find the cluster's programs (cached outside the checkout)
+tools: ## build or find the cluster's programs (cached outside the checkout), install its Debian packages
 	dev/cluster tools
 
 lint: venv ## ruff, mypy --strict, import layers

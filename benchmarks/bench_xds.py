@@ -3,7 +3,7 @@
 Changes: from `set` to the acknowledgement of two routers, one change at a time, at several numbers of
 ModelDeployments of two backends each; then what the load reports of all that cost. Split: who answered 10,000
 requests. Demand: eight clients that always wait.
-Prints a table per part; `--json FILE` keeps the numbers.
+Prints a table per part; `--json FILE` keeps the numbers. `--closed`: every ModelDeployment asks for a token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests" / "support")]
 
 import aiohttp  # noqa: E402
 
-from inflight_operator.xds.model import Endpoint, RouteSpec  # noqa: E402
+import edge_tokens  # noqa: E402
+from inflight_operator.xds.model import Endpoint, Issuer, RouteSpec  # noqa: E402
 from route_specs import backend, route_spec  # noqa: E402
 from router_rig import Rig  # noqa: E402
 
@@ -56,10 +57,10 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def model(index: int, weight: int, port: int) -> RouteSpec:
+def model(index: int, weight: int, port: int, access: tuple[Issuer, ...] | None) -> RouteSpec:
     name = f"m{index}"
     both = backend(ports=[port], model=name), backend("candidate", [port], model=name)
-    return route_spec(*both, name=name, weights=(weight, 100 - weight))
+    return replace(route_spec(*both, name=name, weights=(weight, 100 - weight)), access=access)
 
 
 async def acknowledged(rig: Rig, keys: list[tuple[str, str]]) -> None:
@@ -67,10 +68,13 @@ async def acknowledged(rig: Rig, keys: list[tuple[str, str]]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def changes(rig: Rig, count: int, rounds: int) -> Numbers:
-    """One change after the other, with a pause, so that each is alone."""
+async def changes(rig: Rig, count: int, rounds: int, signer: edge_tokens.Issuer | None) -> Numbers:
+    """One change after the other, with a pause, so that each is alone. `signer`: of the tokens that all ask for."""
     pod = await rig.pod()
-    specs = [model(i, 95, pod.port) for i in range(count)]
+    accounts = ("system:serviceaccount:demo:*",)
+    access = (Issuer(signer.name, ("inflight",), signer.keys, accounts),) if signer else None
+    headers = {"Authorization": f"Bearer {signer.token()}"} if signer else {}
+    specs = [model(i, 95, pod.port, access) for i in range(count)]
     done = asyncio.Event()
     began = time.perf_counter()
     await rig.start(*specs, on_programmed=lambda _key: done.set())
@@ -119,7 +123,7 @@ async def changes(rig: Rig, count: int, rounds: int) -> Numbers:
         took = []
         for _ in range(300):
             began = time.perf_counter()
-            await rig.ask(path, host)
+            assert (await rig.ask(path, host, headers=headers)).status == 200
             took.append((time.perf_counter() - began) * 1000)
         numbers[f"request by {how} ms median"] = round(statistics.median(took), 2)
     return numbers
@@ -196,7 +200,7 @@ async def fresh(part: Callable[[Rig], Any]) -> Numbers:
             return numbers
 
 
-async def main(models: list[int], rounds: int) -> dict[str, list[Numbers]]:
+async def main(models: list[int], rounds: int, signer: edge_tokens.Issuer | None) -> dict[str, list[Numbers]]:
     results: dict[str, list[Numbers]] = {}
 
     def keep(part: str, numbers: Numbers) -> None:
@@ -205,7 +209,7 @@ async def main(models: list[int], rounds: int) -> dict[str, list[Numbers]]:
 
     for count in models:
         keep("memory", memory(count))
-        keep("changes", await fresh(lambda rig, count=count: changes(rig, count, rounds)))
+        keep("changes", await fresh(lambda rig, count=count: changes(rig, count, rounds, signer)))
     for weights in ((95, 5), (50, 50)):
         keep("split", await fresh(lambda rig, weights=weights: split(rig, weights)))
     keep("demand", await fresh(demand))
@@ -216,8 +220,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, nargs="+", default=[1, 200, 1000])
     parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--closed", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    measured = asyncio.run(main(options.models, options.changes))
+    measured = asyncio.run(main(options.models, options.changes, edge_tokens.Issuer() if options.closed else None))
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1) + "\n")

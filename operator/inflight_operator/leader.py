@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
+from functools import partial
 from typing import Final
 
 import structlog
@@ -23,7 +25,9 @@ from inflight_operator.installation.certificates import Certificates
 from inflight_operator.installation.lastgood import LastGood
 from inflight_operator.installation.lease import Candidate
 from inflight_operator.installation.presence import RETRY_SECONDS, Presence
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
+from inflight_operator.observe import keys
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import Store
 from inflight_operator.reconcile import Reconciler
@@ -32,6 +36,7 @@ from inflight_operator.settings import MetricsMode, Settings
 from inflight_operator.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
 from inflight_operator.workqueue import WorkQueue
 from inflight_operator.xds import plane as xds
+from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -55,6 +60,7 @@ class Leader:
             on_programmed=self._queue.add, clock=time.monotonic, cluster_domain=settings.cluster_domain
         )
         self._signal = Signal(self._plane.load.in_flight, time.monotonic)
+        self._keyring = KeyRing(partial(keys.read, kube), self._queue.add)
         self._first: set[Key] | None = None
         self._whole = asyncio.Event()
         self._metrics_api = MetricsMode.NONE
@@ -70,9 +76,9 @@ class Leader:
         """Something of `key` changed."""
         self._queue.add(key)
 
-    def expect(self, routers: int) -> None:
-        """So many routers should report their load."""
-        self._plane.load.expect(routers)
+    def serve_from(self, routers: Collection[Endpoint]) -> None:
+        """These routers serve."""
+        self._plane.serve_from(routers)
 
     async def run(self) -> None:
         """Act until cancelled. StandDownError; anything else that is raised is a bug."""
@@ -87,6 +93,7 @@ class Leader:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
                     group.create_task(self._tick(), name="tick")
+                    group.create_task(self._keyring.run(), name="keys")
                     group.create_task(self._be_found(), name="endpoint")
                     group.create_task(self._last_good.keep(), name="last known good")
                     if certificates:
@@ -135,6 +142,9 @@ class Leader:
             installation=Installation(settings.model_server_image, settings.image_pull_secrets),
             router_host=settings.router_host,
             metrics_api=self._metrics_api,
+            router_tls=settings.router_tls,
+            keyring=self._keyring,
+            access_closed=settings.access_closed,
             why_alone=why,
             clock=time.monotonic,
         )
@@ -150,6 +160,7 @@ class Leader:
                     "can't read the cluster yet; is the CRD installed, may the operator list?", error=str(error)
                 )
                 await asyncio.sleep(RETRY_SECONDS)
+        await self._reconciler.prime()
         self._first = set(self._store.known())
         self._open_when_whole()
         for key in self._first:

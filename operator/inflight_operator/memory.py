@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from inflight_operator.api.world import Failure
+from inflight_operator.api.world import Address, Failure
 from inflight_operator.decide.floor import Floor
 from inflight_operator.decide.scaling import Wish
 
@@ -20,7 +20,7 @@ class Memory:
     digest_asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     digest_told: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
-    routable: dict[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
+    routable: dict[str, frozenset[Address]] = field(default_factory=dict)
     wishes: dict[str, tuple[Wish, ...]] = field(default_factory=dict)
     floors: dict[str, Floor] = field(default_factory=dict)
     """By variant: it is whoever serves it that has to be big enough."""

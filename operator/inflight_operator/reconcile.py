@@ -21,12 +21,14 @@ from inflight_operator.decide import demand, endpoints, health, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import digests, world
 from inflight_operator.observe.store import Store
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.settings import MetricsMode
+from inflight_operator.steps.access import Access
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.retirement import Retirement
@@ -60,6 +62,9 @@ class Reconciler:
         signal: Signal,
         installation: Installation,
         router_host: str,
+        router_tls: bool,
+        keyring: KeyRing,
+        access_closed: bool,
         metrics_api: MetricsMode,
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
@@ -76,7 +81,8 @@ class Reconciler:
         self._revisions = Revisions(self._children, scale, reporter, installation, metrics_api)
         self._scaling = Scaling(scale, signal, metrics_api, why_alone)
         self._retirement = Retirement(self._children, reporter, signal)
-        self._telling = Telling(kube, reporter, signal)
+        self._telling = Telling(kube, reporter, signal, tls=router_tls)
+        self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
         self._memory: dict[Key, Memory] = {}
 
@@ -105,10 +111,16 @@ class Reconciler:
         """
         memory = self._memory.setdefault(seen.key, Memory())
         routable = self._routable(memory, seen.revisions.values())
-        spec, serving, split = routes.as_told(seen, routable)
+        gate = self._access.step(seen.key, seen.resource["spec"])
+        spec, serving, split = routes.as_told(seen, routable, gate.issuers)
         self._plane.set(seen.key, spec)
         self._signal.serve(seen.key, serving, split, split)
         await self._telling.refuse(seen.resource, health.refused(reason, str(why)))
+
+    async def prime(self) -> None:
+        """Read the keys that are needed now, before routers that know them are told anything."""
+        seen = [world.read(self._store, key) for key in self._store.known()]
+        await self._access.prime((one.key[0], one.resource["spec"]) for one in seen if one)
 
     def moved(self) -> list[Key]:
         """Keys whose in-flight numbers differ from what their status says."""
@@ -120,7 +132,9 @@ class Reconciler:
         run.memory.keep_only(live)
         routable = self._routable(run.memory, live.values())
         split = self._weights(run, plans, routable)
-        self._plane.set(run.key, routes.build(run.key, plans, live.values(), split.effective, routable=routable))
+        gate = self._access.step(run.key, run.resource["spec"])
+        spec = routes.build(run.key, plans, live.values(), split.effective, routable=routable, access=gate.issuers)
+        self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
@@ -130,7 +144,9 @@ class Reconciler:
             return soonest(again, patience)
         told = self._scaling.told(run, plans)
         kept = sum(len(routable[name]) for name in serving.values())
-        look = await self._telling.step(run, plans, live, split, scaling=told, programmed=programmed, kept=kept)
+        look = await self._telling.step(
+            run, plans, live, split, scaling=told, programmed=programmed, kept=kept, missing_keys=gate.missing
+        )
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
 
@@ -194,3 +210,4 @@ class Reconciler:
         self._memory.pop(key, None)
         self._plane.remove(key)
         self._signal.forget(key)
+        self._access.forget(key)

@@ -21,9 +21,11 @@ from inflight_operator.installation.lease import Candidate, LostError
 from inflight_operator.installation.presence import StandDownError
 from inflight_operator.kube.client import Kube
 from inflight_operator.leader import Leader
+from inflight_operator.observe import routers
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import KINDS, Store
 from inflight_operator.settings import Settings
+from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Operator:
         self._watched = sorted({*named, settings.namespace}) if named else []
         self._store = Store()
         self._lease = Candidate(kube, settings.namespace, settings.pod_name, time.monotonic)
-        self._routers: dict[str, int] = {}
+        self._routers: dict[str, frozenset[Endpoint]] = {}
         self._read = False
         self._leader: Leader | None = None
 
@@ -87,7 +89,7 @@ class Operator:
         while True:
             await self._lease.win()
             leader = Leader(self._settings, self._kube, self._store, self._lease)
-            leader.expect(sum(self._routers.values()))
+            leader.serve_from(frozenset[Endpoint]().union(*self._routers.values()))
             self._leader = leader
             telemetry.LEADING.set(1)
             try:
@@ -119,14 +121,13 @@ class Operator:
         raise StoppedError
 
     def _see_router(self, piece: dict[str, Any], deleted: bool) -> None:
-        """How many routers there should be: a missing one's load is unknown, not zero."""
+        """Which routers there should be: a missing one's load is unknown, not zero."""
         metadata = piece["metadata"]
         if metadata["namespace"] != self._settings.namespace:
             return
-        ready = [e for e in piece.get("endpoints") or [] if (e.get("conditions") or {}).get("ready")]
-        self._routers[metadata["name"]] = 0 if deleted else len(ready)
+        self._routers[metadata["name"]] = frozenset() if deleted else routers.ready(piece)
         if self._leader:
-            self._leader.expect(sum(self._routers.values()))
+            self._leader.serve_from(frozenset[Endpoint]().union(*self._routers.values()))
 
     async def _resync(self) -> None:
         """Read everything, now and then again: no event that got lost is lost for long."""

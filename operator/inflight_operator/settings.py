@@ -41,6 +41,10 @@ class Settings:
     """Names of pull secrets for that image, in each ModelDeployment's namespace."""
     router_service: str
     """Name of the router's Service in `namespace`."""
+    router_tls: bool
+    """The routers serve HTTPS."""
+    access_closed: bool
+    """A ModelDeployment that says nothing about it is for its own namespace only."""
     metrics_api: MetricsMode
     xds_port: int
     metrics_api_port: int
@@ -73,50 +77,61 @@ class Settings:
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Settings from INFLIGHT_* variables; InflightError names the one that is wrong."""
+    told = _Variables(environ)
+    tls = told.text("TLS_DIR", "")
+    mode = MetricsMode(told.one_of("METRICS_API_MODE", *MetricsMode))
+    if mode is MetricsMode.BUILTIN and not tls:
+        mode = MetricsMode.NONE  # the API server talks TLS to what serves metrics, or not at all
+    return Settings(
+        namespace=told.text("NAMESPACE"),
+        watch_namespaces=told.several("WATCH_NAMESPACES"),
+        cluster_domain=told.text("CLUSTER_DOMAIN", "cluster.local"),
+        model_server_image=told.text("MODEL_SERVER_IMAGE"),
+        image_pull_secrets=told.several("IMAGE_PULL_SECRETS"),
+        router_service=told.text("ROUTER_SERVICE", "inflight-router"),
+        router_tls=told.one_of("ROUTER_TLS", "false", "true") == "true",
+        access_closed=told.one_of("ACCESS_DEFAULT", "open", "closed") == "closed",
+        metrics_api=mode,
+        xds_port=told.port("XDS_PORT", 18000),
+        metrics_api_port=told.port("METRICS_API_PORT", 8443),
+        metrics_port=told.port("METRICS_PORT", 9090),
+        tls_dir=Path(tls) if tls else None,
+        certificate_seconds=told.seconds("CERTIFICATE_LIFETIME"),
+        pod_name=told.text("POD_NAME"),
+        pod_ip=told.text("POD_IP"),
+        kubeconfig=Path(environ["KUBECONFIG"]) if environ.get("KUBECONFIG") else None,
+    )
 
-    def text(name: str, default: str | None = None) -> str:
-        value = environ.get(f"INFLIGHT_{name}", default)
+
+@dataclass(frozen=True)
+class _Variables:
+    """INFLIGHT_* variables, by what comes after that; each reader raises InflightError with the name in it."""
+
+    environ: Mapping[str, str]
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.environ.get(f"INFLIGHT_{name}", default)
         if not value and default is None:
             raise InflightError(f"INFLIGHT_{name} is not set; the chart sets it on the operator's Deployment")
         return value or ""
 
-    def port(name: str, default: int) -> int:
-        raw = text(name, str(default))
+    def port(self, name: str, default: int) -> int:
+        raw = self.text(name, str(default))
         if not raw.isdigit() or not 0 <= int(raw) < 65536:
             raise InflightError(f"INFLIGHT_{name} must be a port number, not {raw!r}")
         return int(raw)
 
-    def several(name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in text(name, "").split(",") if part.strip())
+    def several(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.text(name, "").split(",") if part.strip())
 
-    def seconds(name: str) -> int | None:
-        raw = text(name, "")
+    def seconds(self, name: str) -> int | None:
+        raw = self.text(name, "")
         if raw and not _DURATION.fullmatch(raw):
             raise InflightError(f"INFLIGHT_{name} must be a duration such as 2160h, 30m or 90s, not {raw!r}")
         return int(raw[:-1]) * {"h": 3600, "m": 60, "s": 1}[raw[-1]] if raw else None
 
-    def mode() -> MetricsMode:
-        raw = text("METRICS_API_MODE", MetricsMode.BUILTIN)
-        if raw not in list(MetricsMode):
-            raise InflightError(f"INFLIGHT_METRICS_API_MODE must be {', '.join(MetricsMode)}, not {raw!r}")
-        # The API server talks TLS to what serves metrics, or not at all.
-        return MetricsMode.NONE if raw == MetricsMode.BUILTIN and not tls else MetricsMode(raw)
-
-    tls = text("TLS_DIR", "")
-    return Settings(
-        namespace=text("NAMESPACE"),
-        watch_namespaces=several("WATCH_NAMESPACES"),
-        cluster_domain=text("CLUSTER_DOMAIN", "cluster.local"),
-        model_server_image=text("MODEL_SERVER_IMAGE"),
-        image_pull_secrets=several("IMAGE_PULL_SECRETS"),
-        router_service=text("ROUTER_SERVICE", "inflight-router"),
-        metrics_api=mode(),
-        xds_port=port("XDS_PORT", 18000),
-        metrics_api_port=port("METRICS_API_PORT", 8443),
-        metrics_port=port("METRICS_PORT", 9090),
-        tls_dir=Path(tls) if tls else None,
-        certificate_seconds=seconds("CERTIFICATE_LIFETIME"),
-        pod_name=text("POD_NAME"),
-        pod_ip=text("POD_IP"),
-        kubeconfig=Path(environ["KUBECONFIG"]) if environ.get("KUBECONFIG") else None,
-    )
+    def one_of(self, name: str, *choices: str) -> str:
+        value = self.text(name, choices[0])
+        if value not in choices:
+            raise InflightError(f"INFLIGHT_{name} must be {' or '.join(choices)}, not {value!r}")
+        return value

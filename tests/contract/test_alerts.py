@@ -25,7 +25,7 @@ OWN, EDGE, AUTHORITY = (
 )
 DAY = 24 * 3600
 REQUESTS = 'inflight_server_request_seconds_count{namespace="demo",modeldeployment="digits",pod="a",code="200"}'
-SHED = 'inflight_server_shed_total{namespace="demo",modeldeployment="digits",pod="a",reason="full"}'
+SHED = 'inflight_server_shed_total{namespace="demo",modeldeployment="digits",pod="a",reason="queue_full"}'
 
 
 def condition(kind: str, status: str, reason: str = "Starting", name: str = "digits") -> str:

@@ -6,11 +6,14 @@ import functools
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
 
 from inflight_cluster import tools
 from inflight_cluster.errors import ClusterError
@@ -19,6 +22,8 @@ from inflight_operator import settings
 from inflight_operator.installation import aggregation, endpoint, lease, owner
 from inflight_operator.leader import HAND_OVER_SECONDS
 from inflight_operator.settings import MetricsMode
+from inflight_operator.xds import listener
+from inflight_operator.xds.listener import Ports
 from modeldeployments import DEFINITION
 from rights import spelled
 
@@ -44,6 +49,8 @@ VARIATIONS = {
     "own-certificates": ("--set", "certificates.generate=false"),
     "cert-manager": ("--set", "certManager.enabled=true"),
     "one-operator": ("--set", "operator.replicas=1"),
+    "tls": ("--set", "router.tls.secretName=edge"),
+    "tls-only-and-closed": ("--set", "router.tls.secretName=edge,router.tls.only=true,router.access.default=closed"),
     "registry": (
         "--set",
         f"image.registry=registry.example:5000/team/,images.router.digest={DIGEST},imagePullSecrets[0].name=a,"
@@ -92,6 +99,8 @@ def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
         pytest.param("networkPolicy.apiServerPorts={https}", "got string, want integer", id="port-by-name"),
         pytest.param("router.replicas=0", "minimum", id="no-router"),
         pytest.param("router.drainSeconds=1", "minimum", id="drain-too-short"),
+        pytest.param("router.tls.only=true", "minLength", id="tls-without-a-certificate"),
+        pytest.param("router.access.default=shut", "'open', 'closed'", id="access"),
         pytest.param("images.router.digest=sha256:123", "does not match pattern", id="digest"),
         pytest.param("watchNamespaces={Demo}", "does not match pattern", id="namespace"),
         pytest.param("imagePullSecrets={a}", "got string, want object", id="pull-secret-without-name"),
@@ -259,6 +268,8 @@ def test_the_operator_understands_the_settings_that_it_is_given(options: tuple[s
     assert read.watch_namespaces == namespaces.get(variation, ())
     assert read.metrics_api is modes.get(variation, MetricsMode.BUILTIN)
     assert read.certificate_seconds == (None if variation in ("own-certificates", "cert-manager") else 90 * 24 * 3600)
+    assert read.router_tls is variation.startswith("tls")
+    assert read.access_closed is (variation == "tls-only-and-closed")
     assert read.image_pull_secrets == (("a", "b") if variation == "registry" else ())
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"xds": read.xds_port, "metrics-api": read.metrics_api_port, "metrics": read.metrics_port}
@@ -341,6 +352,38 @@ def test_a_router_has_time_to_drain_before_it_is_killed() -> None:
     command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command == ["/bin/bash", "/etc/inflight/drain.sh", "120"]
     assert pod["terminationGracePeriodSeconds"] > 120
+
+
+@pytest.mark.parametrize(
+    ("variation", "opened"),
+    [
+        pytest.param("defaults", {"http": (80, 8080)}, id="plain"),
+        pytest.param("tls", {"http": (80, 8080), "https": (443, 8443)}, id="both"),
+        pytest.param("tls-only-and-closed", {"https": (443, 8443)}, id="tls-only"),
+    ],
+)
+def test_the_routers_open_what_their_values_say(variation: str, opened: dict[str, tuple[int, int]]) -> None:
+    rendered = objects_of(VARIATIONS[variation])
+    pod = pods(rendered)[f"{NAMESPACE}/inflight-router"]
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"] if port["name"] != "status"}
+    service = rendered["Service", f"{NAMESPACE}/inflight-router"]["spec"]["ports"]
+    assert {port["name"]: (port["port"], ports[port["targetPort"]]) for port in service} == opened
+    assert set(ports) == set(opened)
+    files = rendered["ConfigMap", f"{NAMESPACE}/inflight-router"]["data"]
+    said = ParseDict(yaml.safe_load(files["bootstrap.yaml"])["node"]["metadata"], Struct())
+    listening = {listener.MAIN: Ports().plain, listener.TLS: Ports().tls}
+    assert {listening[name] for name in listener.used_by(said)} == {port for _, port in opened.values()}
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    (secret,) = yaml.safe_load(files[Path(Ports().certificate).name])["resources"]
+    assert (secret["tls_certificate"]["watched_directory"]["path"] in mounts) is ("https" in opened)
+
+
+def test_a_router_learns_its_zone_from_its_own_label() -> None:
+    (container,) = pods(objects_of())[f"{NAMESPACE}/inflight-router"]["containers"]
+    sources = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in container["env"]}
+    arguments = dict(pairwise(container["args"]))
+    assert sources[arguments["--service-zone"].strip("$()")] == "metadata.labels['topology.kubernetes.io/zone']"
 
 
 def test_routers_are_replaced_one_by_one_and_never_all_gone() -> None:

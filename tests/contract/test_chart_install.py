@@ -152,6 +152,22 @@ def test_a_second_release_is_refused_and_the_owner_named(cluster: Cluster) -> No
     assert 'current value is "inflight"' in told
 
 
+def test_policies_and_dashboard_are_objects_that_the_api_server_takes(cluster: Cluster) -> None:
+    cluster.install("--set", "networkPolicy.enabled=true,dashboard.enabled=true")
+    made = {item["metadata"]["name"] for item in cluster.get("networkpolicy", "-n", NAMESPACE)["items"]}
+    assert made == {"inflight-operator", "inflight-router"}
+    assert "inflight.json" in cluster.get("configmap", "inflight-dashboard", "-n", NAMESPACE)["data"]
+    cluster.kubectl("create", "--dry-run=server", "-f", str(ROOT / "manifests" / "model-servers-policy.yaml"))
+
+
+def test_monitors_without_their_definitions_are_refused_before_anything_is_made(cluster: Cluster) -> None:
+    told = cluster.helm_fails(
+        "install", "inflight", str(CHART), "-n", NAMESPACE, "--set", "serviceMonitor.enabled=true"
+    )
+    assert 'no matches for kind "PodMonitor"' in told
+    assert cluster.get("deployment", "-n", NAMESPACE)["items"] == []
+
+
 def test_the_api_server_lets_the_pods_into_a_restricted_namespace(cluster: Cluster) -> None:
     cluster.install()
     for item in cluster.get("deployment", "-n", NAMESPACE)["items"]:

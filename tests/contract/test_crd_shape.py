@@ -12,7 +12,7 @@ import yaml
 
 from modeldeployments import DEFINITION, RESOURCE, Api, Object, minimal
 
-MAX_SPEC_BYTES = 100 * 1024
+MAX_SPEC_BYTES = 120 * 1024
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
 
 
@@ -80,7 +80,7 @@ def test_every_list_says_how_it_merges() -> None:
     assert not [path for path, field in lists if "x-kubernetes-list-type" not in field]
 
 
-def test_the_largest_spec_stays_below_100_kib(api: Api) -> None:
+def test_the_largest_spec_stays_below_120_kib(api: Api) -> None:
     """kubectl apply keeps a second copy in an annotation, and all annotations together may have 256 KiB."""
     resource = {**minimal(), "spec": largest_spec()}
     answer = api.create(resource)
@@ -135,6 +135,16 @@ def largest_spec() -> Object:
         "variants": variants,
         "server": {**server, "podTemplate": {"env": variables(16), "affinity": terms}},
         "autoscaling": {"minReplicas": 1000, "maxReplicas": 1000, "targetInFlight": 1000},
+        "traffic": {
+            "access": {
+                "serviceAccounts": [f"{'n' * 63}/{'a' * 251}{i:02}" for i in range(32)],
+                "jwt": {
+                    "issuer": "i" * 256,
+                    "audiences": ["a" * 255 + str(i) for i in range(8)],
+                    "jwks": '{"keys":' + "k" * 16376,
+                },
+            }
+        },
         "revisionHistoryLimit": 10,
     }
 

@@ -420,8 +420,51 @@ AUTOSCALING = [
 ]
 
 
+ACCESS = "spec.traffic.access"
+KEYS = '{"keys": [{"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}]}'
+
+
+def accounts(*names: str) -> Object:
+    return edited(f"{ACCESS}.serviceAccounts", list(names))
+
+
+def issuer(**fields: Any) -> Object:
+    return edited(f"{ACCESS}.jwt", {"issuer": "https://login.example/", "audiences": ["models"], **fields})
+
+
+def keys_at(url: str) -> Object:
+    return issuer(jwksUri=url)
+
+
+ACCESS_MISTAKES = [
+    row("account-without-a-namespace", accounts("runner"), f"{ACCESS}.serviceAccounts[0]", "<namespace>/<service"),
+    row("account-of-every-namespace", accounts("*/runner"), f"{ACCESS}.serviceAccounts[0]", "<namespace>/<service"),
+    row("account-with-a-pattern", accounts("demo/run*"), f"{ACCESS}.serviceAccounts[0]", "<namespace>/<service"),
+    row("account-as-a-subject", accounts("system:serviceaccount:a:b"), f"{ACCESS}.serviceAccounts[0]", "<namespace>"),
+    row("account-twice", accounts("a/b", "a/b"), f"{ACCESS}.serviceAccounts[1]", "Duplicate"),
+    row("nobody", accounts(), f"{ACCESS}.serviceAccounts", "at least 1"),
+    row("too-many-accounts", accounts(*(f"a/b{n}" for n in range(33))), f"{ACCESS}.serviceAccounts", "at most 32"),
+    row("no-keys", issuer(), f"{ACCESS}.jwt", "needs one of jwks and jwksUri"),
+    row("keys-twice", issuer(jwks=KEYS, jwksUri="https://a.example/k"), f"{ACCESS}.jwt", "needs one of"),
+    row("any-audience", issuer(jwks=KEYS, audiences=[]), f"{ACCESS}.jwt.audiences", "at least 1"),
+    row("empty-audience", issuer(jwks=KEYS, audiences=[""]), f"{ACCESS}.jwt.audiences[0]", "at least 1 char"),
+    row("any-issuer", issuer(jwks=KEYS, issuer=""), f"{ACCESS}.jwt.issuer", "at least 1 char"),
+    row("issuer-with-a-space", issuer(jwks=KEYS, issuer="a b"), f"{ACCESS}.jwt.issuer", "visible ASCII"),
+    row("keys-that-are-none", issuer(jwks="-----BEGIN PUBLIC KEY-----"), f"{ACCESS}.jwt.jwks", "JSON Web Key Set"),
+    row("private-key", issuer(jwks='{"keys": [{"kty": "EC", "d": "x"}]}'), f"{ACCESS}.jwt.jwks", "private"),
+    row("shared-secret", issuer(jwks='{"keys": [{"kty": "oct", "k" : "x"}]}'), f"{ACCESS}.jwt.jwks", "symmetric"),
+    row("keys-in-plain-text", keys_at("http://login.example/keys"), f"{ACCESS}.jwt.jwksUri", "must be https://"),
+    row("keys-with-a-password", keys_at("https://a:b@login.example/keys"), f"{ACCESS}.jwt.jwksUri", "must be https://"),
+    row("keys-at-home", keys_at("https://localhost/keys"), f"{ACCESS}.jwt.jwksUri", "localhost"),
+    row("keys-at-home-by-number", keys_at("https://127.0.0.1/keys"), f"{ACCESS}.jwt.jwksUri", "loopback"),
+    row("keys-at-home-in-hex", keys_at("https://0x7f.1/keys"), f"{ACCESS}.jwt.jwksUri", "usual spelling"),
+    row("keys-of-the-machine", keys_at("https://169.254.169.254/keys"), f"{ACCESS}.jwt.jwksUri", "link-local"),
+]
+
+
 @pytest.mark.parametrize(
-    ("resource", "field", "words"), NAMES + VARIANTS + URIS + MODEL + SERVER + POD_TEMPLATE + AUTOSCALING
+    ("resource", "field", "words"),
+    NAMES + VARIANTS + URIS + MODEL + SERVER + POD_TEMPLATE + AUTOSCALING + ACCESS_MISTAKES,
 )
 def test_a_mistake_is_refused_and_the_field_named(api: Api, resource: Object, field: str, words: str) -> None:
     answer = api.create(resource)
@@ -634,6 +677,11 @@ def model(**fields: str) -> Object:
         pytest.param(
             edited("spec.variants.1.server", {"podTemplate": {"env": variables(16)}}, ONE_OVERRIDE), id="32-entries"
         ),
+        pytest.param(edited(ACCESS, {}), id="own-namespace-may-ask"),
+        pytest.param(accounts("demo/*", "batch/runner-2.a"), id="accounts-may-ask"),
+        pytest.param(issuer(jwks=KEYS), id="issuer-with-keys"),
+        pytest.param(keys_at("https://login.example:8443/a/keys?v=1"), id="issuer-with-keys-elsewhere"),
+        pytest.param(keys_at("https://10.0.0.8/keys"), id="issuer-with-a-private-address"),
         pytest.param(edited("spec.server.resources.requests", {"cpu": 1, "memory": "0.5Gi"}), id="quantities"),
     ],
 )

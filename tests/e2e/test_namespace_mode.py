@@ -2,57 +2,25 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
-from inflight_demo import reach
-from inflight_demo.cluster import CLUSTER, ROOT, quietly
 from inflight_probe.infer import output, sender, session, through
 from inflight_probe.kube import condition
 from inflight_probe.load import closed_loop
 from stage import ONE, variant
+from trial import CHART, helm, kubectl, trial
 
-OWNER = "trial-owner"
-CHART = str(ROOT / "charts" / "inflight")
 CLIENTS = 4
 NOT_NAMESPACED = (
     "ClusterRole", "ClusterRoleBinding", "APIService", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
 )  # fmt: skip
 
 
-def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    return quietly(CLUSTER, "kubectl", *arguments, stdin=stdin)
-
-
-def helm(*arguments: str) -> str:
-    """As the namespace's owner, who may do nothing outside it."""
-    return quietly(CLUSTER, "exec", "--", "helm", "--kube-as-user", OWNER, *arguments)
-
-
 def cluster_wide() -> set[str]:
     """Every object that is in no namespace and that an installation may bring."""
     found = json.loads(kubectl("get", ",".join(NOT_NAMESPACED), "-o", "json"))["items"]
     return {f"{item['kind']}/{item['metadata']['name']}" for item in found}
-
-
-@asynccontextmanager
-async def trial(stage):
-    """The stage with an installation of its own, and no other operator in the cluster."""
-    namespace = stage.namespace
-    kubectl("create", "rolebinding", OWNER, "-n", namespace, "--clusterrole=cluster-admin", f"--user={OWNER}")
-    async with stage.without_operator():
-        helm(
-            "install", "trial", CHART, "--namespace", namespace, "--wait", "--timeout", "3m",
-            "--set", f"crds.enabled=false,watchNamespaces={{{namespace}}},router.replicas=1",
-        )  # fmt: skip
-        try:
-            assert "Phase:          Succeeded" in helm("test", "trial", "--namespace", namespace, "--timeout", "2m")
-            async with reach.service(stage.kube, namespace, "inflight-router", 80) as url:
-                yield replace(stage, router=url)
-        finally:
-            helm("uninstall", "trial", "--namespace", namespace, "--wait", "--timeout", "2m")
 
 
 async def load(stage, seconds):

@@ -174,8 +174,8 @@ async def test_no_secret_is_told_anywhere(stage, neighbour):
         name: gzip.decompress(base64.b64decode(data)).decode("latin-1") for name, data in kept["binaryData"].items()
     }
     for namespace in (SYSTEM, stage.namespace, neighbour.namespace):
-        for pod in await stage.kube.list_all("Pod", namespace):
-            name = pod["metadata"]["name"]
+        pods = await stage.kube.list_all("Pod", namespace)
+        for name in (pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] != "Pending"):
             told[f"log of {name}"] = kubectl("logs", name, "-n", namespace, "--all-containers", "--tail=-1")
     for part, path in (("operator", ":9090/metrics"), ("router", ":9091/stats/prometheus")):
         for pod in await stage.kube.list_all("Pod", SYSTEM, f"app.kubernetes.io/component={part}"):

@@ -45,6 +45,11 @@ def rendered(name: str) -> Any:
     return yaml.safe_load(rendered_text(name))
 
 
+def edge_secret(file: Path, directory: Path) -> None:
+    """The chart's file that tells routers of the certificate for clients, which lies in `directory`."""
+    file.write_text((CHART_FILES / "sds-edge.yaml").read_text().replace("/etc/inflight/edge", str(directory)))
+
+
 def with_ports(name: str, admin_port: int, status_port: int) -> dict[str, Any]:
     """One of the chart's bootstraps with this machine's ports."""
     config: dict[str, Any] = rendered(name)
@@ -139,16 +144,21 @@ async def envoy(
     tls: Path | None = None,
     concurrency: int = 1,
     log_level: str = "warning",
+    edge: dict[str, Any] | None = None,
+    zone: str = "",
 ) -> AsyncIterator[Envoy]:
-    """Run Envoy until the block ends; its files and its log lie in `directory`."""
+    """Run Envoy until the block ends; its files and its log lie in `directory`. `edge`: the chart's `router.tls`,
+    `zone` where it is."""
     admin_port, status_port = free_port(), free_port()
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
     config = bootstrap(directory, xds_port=xds_port, admin_port=admin_port, status_port=status_port, tls=tls)
+    config["node"]["metadata"]["tls"].update(edge or {})
     path, log = directory / "bootstrap.yaml", directory / "envoy.log"
     path.write_text(yaml.safe_dump(config))
     command = [
         ENVOY,
         *("-c", str(path), "--service-node", node, "--service-cluster", "inflight-router"),
+        *("--service-zone", zone),
         *("--concurrency", str(concurrency), "--log-level", log_level, "--disable-hot-restart"),
     ]
     with log.open("wb") as output:

@@ -42,7 +42,7 @@ Sample = dict[str, Any]
 
 def quickened(alerts: str) -> str:
     """The same rules, for tests: whatever has to last minutes has to last seconds."""
-    return re.sub(r"\[(\d+)m\]", r"[10s]", re.sub(r"for: \d+m", "for: 2s", alerts))
+    return re.sub(r"\[(\d+)m\]", r"[10s]", re.sub(r"for: \d+m", "for: 5s", alerts))
 
 
 class Prometheus:

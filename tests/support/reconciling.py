@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inflight_operator.api import names
+from inflight_operator.api.jwks import Keys
 from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
+from inflight_operator.errors import TransientError
+from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import CHILD_KINDS, Store
@@ -66,12 +69,14 @@ class Bench:
         self.in_flight: dict[str, float | None] = {}
         self.routers = Routers()
         self.digests: dict[str, str] = {}
+        self.keys: dict[str, Keys] = {}
         self.asked: list[str] = []
         self.restart()
 
-    def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN) -> None:
+    def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN, *, access_closed: bool = False) -> None:
         self.store = Store()
         self.signal = Signal(lambda _, name: self.in_flight.get(name, 0.0), lambda: self.now)
+        self.keyring = KeyRing(self._read_keys, lambda _key: None)
         self.reconciler = Reconciler(
             store=self.store,
             kube=self.kube,
@@ -80,9 +85,18 @@ class Bench:
             installation=Installation("inflight/model-server:test"),
             router_host="inflight-router.inflight-system.svc.cluster.local",
             metrics_api=metrics_api,
+            router_tls=False,
+            keyring=self.keyring,
+            access_closed=access_closed,
             clock=lambda: self.now,
             ask=self._ask,
         )
+
+    async def _read_keys(self, source: str) -> Keys:
+        """What an issuer shows; the others can't be reached."""
+        if source not in self.keys:
+            raise TransientError(f"{source} can't be reached")
+        return self.keys[source]
 
     async def _ask(self, address: str, _model: str) -> str | None:
         """What the pod at `address` says that its model's digest is; the others can't be reached."""
@@ -91,8 +105,12 @@ class Bench:
 
     async def reconcile(self, name: str) -> float | None:
         """One reconcile with a fresh view; what it is told last is what the API server holds."""
-        await refresh(self.kube, self.store, [NAMESPACE])
+        await self.refresh()
         return await self.reconciler.reconcile((NAMESPACE, name))
+
+    async def refresh(self) -> None:
+        """See the world as it is."""
+        await refresh(self.kube, self.store, [NAMESPACE])
 
     async def settle(self, name: str, seconds: float = 120.0, *, ready: bool = True) -> None:
         """Reconcile until nothing is asked for any more, pods becoming ready in between."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from edge_tokens import certificate
 from inflight_operator.xds.model import Programmed, RouteSpec
-from inflight_operator.xds.plane import ControlPlane, Server, serve
-from local_envoy import Envoy, envoy, free_port
+from inflight_operator.xds.plane import ControlPlane, Ports, Server, serve
+from local_envoy import Envoy, edge_secret, envoy, free_port
 from pods import Pod, pod
 
 Key = tuple[str, str]
@@ -37,6 +39,7 @@ class Rig:
     http: aiohttp.ClientSession
     xds_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     plane: ControlPlane = field(init=False)
     server: Server | None = None
     announced: list[Key] = field(default_factory=list)
@@ -44,7 +47,8 @@ class Rig:
     def make_plane(self, **options: Any) -> ControlPlane:
         """A control plane as a new operator process has it."""
         on_programmed = options.pop("on_programmed", self.announced.append)
-        self.plane = ControlPlane(on_programmed, listener_port=self.port, **options)
+        ports = Ports(self.port, self.tls_port, str(self.directory / "sds-edge.yaml"))
+        self.plane = ControlPlane(on_programmed, ports=ports, **options)
         return self.plane
 
     async def start(self, *specs: RouteSpec, **options: Any) -> ControlPlane:
@@ -77,6 +81,12 @@ class Rig:
             await started.until_ready()
         return started
 
+    def encrypt(self, name: str) -> ssl.SSLContext:
+        """Give the routers a (new) certificate for `name`; returns what a client needs to believe it."""
+        trusted = ssl.create_default_context(cafile=str(certificate(self.directory / "edge", name)))
+        edge_secret(self.directory / "sds-edge.yaml", self.directory / "edge")
+        return trusted
+
     async def pod(self, name: str = "pod", **options: Any) -> Pod:
         return await self.stack.enter_async_context(pod(name, **options))
 
@@ -90,22 +100,24 @@ class Rig:
                 await asyncio.sleep(0.005)
 
     async def ask(self, path: str = "/", host: str = "digits.demo", method: str = "GET", **options: Any) -> Answer:
+        """What the router answers; with `ssl` (a context) asked by HTTPS."""
         headers = {"Host": host, **options.pop("headers", {})}
-        url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)  # sent as it is, not made tidy
+        door = f"https://127.0.0.1:{self.tls_port}" if "ssl" in options else f"http://127.0.0.1:{self.port}"
+        url = URL(f"{door}{path}", encoded=True)  # sent as it is, not made tidy
         async with self.http.request(method, url, headers=headers, **options) as answer:
             return Answer(
                 answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.json(content_type=None)
             )
 
     @asynccontextmanager
-    async def traffic(self, host: str = "digits.demo", clients: int = 8) -> AsyncIterator[Counter[str]]:
-        """Clients that ask all the time; counts answers by status and who answered, or the error."""
+    async def traffic(self, host: str = "digits.demo", clients: int = 8, **options: Any) -> AsyncIterator[Counter[str]]:
+        """Clients that ask all the time, as `ask`; counts answers by status and who answered, or the error."""
         seen: Counter[str] = Counter()
 
         async def client() -> None:
             while True:
                 try:
-                    answer = await self.ask(host=host)
+                    answer = await self.ask(host=host, **options)
                     who = answer.body.get("pod") or answer.body.get("code")
                     seen[f"{answer.status} {who}"] += 1
                 except aiohttp.ClientError as error:
@@ -125,3 +137,9 @@ class Rig:
         async with asyncio.timeout(seconds):
             while not fact():  # noqa: ASYNC110 - of many kinds, and none has an event
                 await asyncio.sleep(0.01)
+
+    async def eventually(self, fact: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+        """As `until`, for what has to be asked for."""
+        async with asyncio.timeout(seconds):
+            while not await fact():  # noqa: ASYNC110 - of many kinds, and none has an event
+                await asyncio.sleep(0.02)

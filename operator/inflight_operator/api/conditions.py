@@ -51,6 +51,8 @@ class Reason(StrEnum):
     """Not every router has acknowledged the routes yet."""
     ROUTE_REJECTED = "RouteRejected"
     """A router refused the routes; the last good ones stay in force."""
+    KEYS_MISSING = "KeysMissing"
+    """The keys of an issuer could not be read yet, so its tokens are refused."""
     COMPLETE = "Complete"
     """Everything asked for is in effect."""
     UNBLOCKED = "Unblocked"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inflight_operator.api.jwks import public_keys
 from inflight_operator.errors import SpecError
 
 Json = Mapping[str, Any]
@@ -55,12 +56,34 @@ class Autoscaling:
 
 
 @dataclass(frozen=True)
+class ExternalIssuer:
+    """Somebody who gives out tokens. Its keys are here, or else at `keys_uri`."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    keys: str
+    keys_uri: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask: service accounts as `namespace/name` (`*`: all of the namespace), and tokens of an issuer."""
+
+    service_accounts: tuple[str, ...]
+    jwt: ExternalIssuer | None
+
+
+@dataclass(frozen=True)
 class Spec:
-    """A whole ModelDeployment's spec; variants in the user's order, names unique, weights summing to 100."""
+    """A whole ModelDeployment's spec; variants in the user's order, names unique, weights summing to 100.
+
+    `access` None: the user says nothing about it.
+    """
 
     variants: tuple[Variant, ...]
     autoscaling: Autoscaling
     revision_history_limit: int
+    access: Access | None = None
 
 
 def parse(name: str, spec: Json) -> Spec:
@@ -80,6 +103,7 @@ def parse(name: str, spec: Json) -> Spec:
         variants=variants,
         autoscaling=_autoscaling(spec.get("autoscaling") or {}),
         revision_history_limit=spec.get("revisionHistoryLimit", REVISION_HISTORY_LIMIT),
+        access=access_of(spec),
     )
 
 
@@ -107,6 +131,28 @@ def _autoscaling(raw: Json) -> Autoscaling:
         target_in_flight=known.get("targetInFlight"),
         scale_down_stabilization_seconds=known["scaleDownStabilizationSeconds"],
     )
+
+
+def access_of(spec: Json) -> Access | None:
+    """Its `traffic.access`; SpecError names the field that the user has to edit."""
+    raw = (spec.get("traffic") or {}).get("access")
+    if raw is None:
+        return None
+    return Access(tuple(raw.get("serviceAccounts") or ()), _external_issuer(raw.get("jwt")))
+
+
+def _external_issuer(raw: Json | None) -> ExternalIssuer | None:
+    if raw is None:
+        return None
+    keys, uri = raw.get("jwks", ""), raw.get("jwksUri", "")
+    if bool(keys) == bool(uri):
+        raise SpecError("spec.traffic.access.jwt", "needs one of jwks and jwksUri")
+    try:
+        return ExternalIssuer(raw["issuer"], tuple(raw["audiences"]), public_keys(keys) if keys else "", uri)
+    except KeyError as missing:
+        raise SpecError("spec.traffic.access.jwt", f"lacks {missing}") from None
+    except ValueError as error:
+        raise SpecError("spec.traffic.access.jwt.jwks", str(error)) from None
 
 
 def revision_hash(owner: str, variant: str, model: Json, server: Json) -> str:

@@ -11,6 +11,8 @@ from inflight_operator.api.names import Key
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON, without managedFields."""
+Address = tuple[str, int, str]
+"""(ip, port, zone) of a pod; the zone is empty where its node has none."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Revision:
     """One revision as it is in the cluster.
 
     `record` is its ControllerRevision's data {model, server, template}: None until it is written. `endpoints` are
-    the addresses (ip, port) that are ready now, `unready` those that are there and aren't. `replicas` is the
+    the addresses that are ready now, `unready` those that are there and aren't. `replicas` is the
     Deployment's spec.replicas, 0 without one.
     """
 
@@ -35,9 +37,9 @@ class Revision:
     revision: str
     record: Mapping[str, Any] | None
     objects: Mapping[str, Object]
-    endpoints: frozenset[tuple[str, int]]
+    endpoints: frozenset[Address]
     created: str
-    unready: frozenset[tuple[str, int]] = frozenset()
+    unready: frozenset[Address] = frozenset()
 
     @property
     def live(self) -> bool:

@@ -55,6 +55,8 @@ class Facts:
     scaling: Sequence[Scaling]
     kept: int = 0
     """Endpoints that requests go to: where no pod is ready, those that were."""
+    missing_keys: Sequence[str] = ()
+    """Why the keys that tokens are checked by aren't known, where they aren't."""
 
 
 def refused(reason: Reason, message: str) -> tuple[Condition, ...]:
@@ -130,6 +132,8 @@ def _steps(facts: Facts) -> list[tuple[Reason, str]]:
         steps.append((Reason.SHIFTING_TRAFFIC, f"Weight moves as replicas grow: {', '.join(facts.waiting)}."))
     if not facts.acknowledged:
         steps.append((Reason.ROUTING, "Not every router has acknowledged the routes yet."))
+    if facts.missing_keys:
+        steps.append((Reason.KEYS_MISSING, f"Tokens can't be checked yet: {'; '.join(facts.missing_keys)}."))
     if facts.draining:
         steps.append((Reason.DRAINING, f"Old revisions finish their requests: {', '.join(facts.draining)}."))
     return steps

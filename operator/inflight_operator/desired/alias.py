@@ -20,6 +20,6 @@ def service(resource: Object, router_host: str) -> Object:
     )
 
 
-def url(name: str, namespace: str) -> str:
+def url(name: str, namespace: str, *, tls: bool) -> str:
     """Where clients inside the cluster send requests."""
-    return f"http://{name}.{namespace}.svc"
+    return f"{'https' if tls else 'http'}://{name}.{namespace}.svc"

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
 from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
-from inflight_operator.api.world import Revision, World
+from inflight_operator.api.world import Address, Revision, World
 from inflight_operator.decide.weights import share
-from inflight_operator.xds.model import Backend, Endpoint, RouteSpec
+from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
 """How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
@@ -26,7 +26,7 @@ class Plan(Protocol):
     def serving(self) -> Revision: ...
 
 
-Addresses = frozenset[tuple[str, int]]
+Addresses = frozenset[Address]
 
 
 def build(
@@ -36,8 +36,10 @@ def build(
     effective: Mapping[str, int],
     *,
     routable: Mapping[str, Addresses],
+    access: tuple[Issuer, ...] | None,
 ) -> RouteSpec:
-    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision."""
+    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision, `access`
+    whose tokens are asked for."""
     plans = list(plans)
     return RouteSpec(
         namespace=key[0],
@@ -45,10 +47,13 @@ def build(
         backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
         split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
         direct=tuple((p.variant.name, p.serving.name) for p in plans),
+        access=access,
     )
 
 
-def as_told(seen: World, routable: Mapping[str, Addresses]) -> tuple[RouteSpec, dict[str, str], dict[str, int]]:
+def as_told(
+    seen: World, routable: Mapping[str, Addresses], access: tuple[Issuer, ...] | None
+) -> tuple[RouteSpec, dict[str, str], dict[str, int]]:
     """Routes to what served when the status was last written, with the endpoints of now: for a ModelDeployment whose
     present spec can't be acted on. With them the revisions that serve and their weights, by variant.
     """
@@ -60,7 +65,8 @@ def as_told(seen: World, routable: Mapping[str, Addresses]) -> tuple[RouteSpec, 
     weights = share(100, in_force if any(in_force.values()) else wished)
     split = tuple((serving[variant], weight) for variant, weight in weights.items() if weight > 0)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
-    return RouteSpec(*seen.key, backends, split, tuple(serving.items())), serving, dict.fromkeys(serving, 0) | weights
+    spec = RouteSpec(*seen.key, backends, split, tuple(serving.items()), access)
+    return spec, serving, dict.fromkeys(serving, 0) | weights
 
 
 def timeout_milliseconds(revision: Revision) -> int:
@@ -74,7 +80,7 @@ def _backend(revision: Revision, endpoints: Addresses) -> Backend:
         name=revision.name,
         variant=revision.variant,
         revision=revision.revision,
-        endpoints=frozenset(Endpoint(address, port) for address, port in endpoints),
+        endpoints=frozenset(Endpoint(*address) for address in endpoints),
         timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,

@@ -18,13 +18,16 @@ def build(
     variants: Sequence[VariantFacts],
     in_flight: Mapping[str, float | None],
     stamp: str,
+    *,
+    tls: bool,
 ) -> dict[str, Any]:
-    """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339."""
+    """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339; `tls`: the
+    routers serve HTTPS."""
     metadata = resource["metadata"]
     old: Mapping[str, Any] = resource.get("status") or {}
     status = {
         "observedGeneration": metadata["generation"],
-        "url": alias.url(metadata["name"], metadata["namespace"]),
+        "url": alias.url(metadata["name"], metadata["namespace"], tls=tls),
         "conditions": conditions.fold(old.get("conditions") or [], told, metadata["generation"], stamp),
     }
     if variants:

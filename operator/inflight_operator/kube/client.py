@@ -124,6 +124,10 @@ class Kube:
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._write(subresource, kind, _Call("PATCH", path, query, body, "application/merge-patch+json"))
 
+    async def read(self, path: str) -> Object:
+        """What lies at a path that is no resource's."""
+        return await self._send(_Call("GET", path))
+
     async def ask(self, kind: str, body: Mapping[str, Any]) -> Object:
         """A question in the form of an object that is never stored (an access review)."""
         return await self._send(_Call("POST", _path(kind, None), {}, body))
@@ -155,7 +159,8 @@ class Kube:
         return answer
 
     async def _send(self, call: _Call) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": call.content_type}
+        # The API server's keys are JSON of another name.
+        headers = {"Accept": "application/json, */*", "Content-Type": call.content_type}
         asked = urlencode({key: value for key, value in call.query.items() if value})
         try:
             method, url, sent, payload, form = await self._client.param_serialize(

@@ -12,6 +12,7 @@ import aiohttp
 import structlog
 
 from inflight_operator.api import names
+from inflight_operator.observe.answers import body_of
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -30,22 +31,12 @@ async def ask(address: str, model: str, port: int = names.HTTP_PORT) -> str | No
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session,
             session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer,
         ):
-            return _told(await _body(answer)) if answer.status == 200 else None
+            return _told(await body_of(answer, _MAX_BYTES)) if answer.status == 200 else None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         _log.info(
             "a pod can't be asked for its model's digest", address=address, error=f"{type(error).__name__}: {error}"
         )
         return None
-
-
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    """The whole body, or ValueError when it is longer than any metadata."""
-    body = b""
-    async for chunk in answer.content.iter_chunked(65536):
-        body += chunk
-        if len(body) > _MAX_BYTES:
-            raise ValueError("the answer is too long")
-    return body
 
 
 def _told(body: bytes) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
-from inflight_operator.api.world import Object, Revision, World
+from inflight_operator.api.world import Address, Object, Revision, World
 from inflight_operator.observe.store import Store
 
 _REVISION_KINDS = ("ControllerRevision", "Deployment", "Service", "HorizontalPodAutoscaler")
@@ -37,8 +37,8 @@ def owned_by(obj: Object, resource: Object) -> bool:
 def _revision(
     name: str,
     objects: Mapping[str, Object],
-    endpoints: Mapping[str, frozenset[tuple[str, int]]],
-    unready: Mapping[str, frozenset[tuple[str, int]]],
+    endpoints: Mapping[str, frozenset[Address]],
+    unready: Mapping[str, frozenset[Address]],
 ) -> Revision:
     first = next(iter(objects.values()))["metadata"]
     record = objects.get("ControllerRevision")
@@ -54,7 +54,7 @@ def _revision(
     )
 
 
-def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[tuple[str, int]]]:
+def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[Address]]:
     """Usable addresses by Service name: the ready ones, and where there are none, those that serve while they end.
 
     A slice's `ready` is false once its pod terminates (KEP-1672); our servers go on answering for the drain delay, and
@@ -69,15 +69,14 @@ def _unready(conditions: Mapping[str, bool]) -> bool:
     return not (conditions.get("ready") or conditions.get("serving") or conditions.get("terminating"))
 
 
-def _addresses(
-    slices: list[Object], wanted: Callable[[Mapping[str, bool]], bool]
-) -> dict[str, frozenset[tuple[str, int]]]:
+def _addresses(slices: list[Object], wanted: Callable[[Mapping[str, bool]], bool]) -> dict[str, frozenset[Address]]:
     """Addresses by Service name, of the endpoints whose conditions are wanted."""
-    found: dict[str, set[tuple[str, int]]] = {}
+    found: dict[str, set[Address]] = {}
     for piece in slices:
         service = piece["metadata"]["labels"].get(names.SERVICE_NAME, "")
         ports = [port["port"] for port in piece.get("ports") or [] if port.get("name") == "http"]
         for endpoint in piece.get("endpoints") or []:
             if ports and wanted(endpoint.get("conditions") or {}):
-                found.setdefault(service, set()).update((ip, ports[0]) for ip in endpoint["addresses"])
+                zone = endpoint.get("zone") or ""
+                found.setdefault(service, set()).update((ip, ports[0], zone) for ip in endpoint["addresses"])
     return {service: frozenset(addresses) for service, addresses in found.items()}

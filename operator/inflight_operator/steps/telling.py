@@ -27,10 +27,11 @@ longer is, is told at once."""
 class Telling:
     """Writes the status of a ModelDeployment."""
 
-    def __init__(self, kube: Kube, reporter: Reporter, signal: Signal) -> None:
+    def __init__(self, kube: Kube, reporter: Reporter, signal: Signal, *, tls: bool) -> None:
         self._kube = kube
         self._reporter = reporter
         self._signal = signal
+        self._tls = tls
 
     async def step(
         self,
@@ -42,6 +43,7 @@ class Telling:
         scaling: Sequence[health.Scaling],
         programmed: Programmed,
         kept: int,
+        missing_keys: Sequence[str],
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
@@ -54,15 +56,16 @@ class Telling:
             draining=sorted(set(live) - set(needed(plans))),
             scaling=scaling,
             kept=kept,
+            missing_keys=missing_keys,
         )
         in_flight = self._in_flight(run)
-        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp())
+        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp(), tls=self._tls)
         await self._reporter.status(run.resource, made)
         return again
 
     async def refuse(self, resource: dict[str, Any], conditions: tuple[Condition, ...]) -> None:
         """Say that nothing can be done until somebody edits something; what served before still serves."""
-        await self._reporter.status(resource, status.build(resource, conditions, [], {}, stamp()))
+        await self._reporter.status(resource, status.build(resource, conditions, [], {}, stamp(), tls=self._tls))
 
     def moved(self, memories: Mapping[tuple[str, str], Memory]) -> list[tuple[str, str]]:
         """Keys whose in-flight numbers differ from those told last."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Protocol, TypeAlias
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
+from .listener import used_by
 from .load import Load
 from .session import Session
 
@@ -48,7 +49,7 @@ class Plane(Protocol):
     opened: asyncio.Event
     load: Load
 
-    def connected(self, node: str, envoy: str) -> Stream: ...
+    def connected(self, node: str, envoy: str, listeners: Collection[str]) -> Stream: ...
     def received(self, stream: Stream, request: Request) -> None: ...
     def disconnected(self, stream: Stream) -> None: ...
 
@@ -75,7 +76,7 @@ class AggregatedDiscovery:
         if first is None:
             return
         await self._plane.opened.wait()
-        stream = self._plane.connected(first.node.id, _build_of(first))
+        stream = self._plane.connected(first.node.id, _build_of(first), used_by(first.node.metadata))
         log.info("router %s is connected", first.node.id)
         reader = asyncio.create_task(self._read(stream, first, requests))
         try:

@@ -19,7 +19,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from . import clusters
+from . import clusters, tokens
 from .model import RouteSpec
 from .wire import (
     ROUTES,
@@ -88,6 +88,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     """The virtual host of one ModelDeployment and its routes by path."""
     timeouts = {b.name: b.timeout_milliseconds for b in spec.backends}
     root = f"/{spec.namespace}/{spec.name}/"
+    access = tokens.on_route(spec.access)
     host = route_components_pb2.VirtualHost(
         name=f"{spec.namespace}/{spec.name}",
         domains=[
@@ -96,6 +97,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
             f"{spec.name}.{spec.namespace}.svc.{cluster_domain}",
         ],
         routes=[_grpc_route(spec.namespace, spec.split, timeouts), _route(spec.namespace, "/", spec.split, timeouts)],
+        typed_per_filter_config=access,
         **_virtual_host_options(),
     )
     direct = [
@@ -105,6 +107,9 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     # Without the exception an unknown variant would reach the split with a path that it doesn't have.
     main = _route(spec.namespace, root, spec.split, timeouts, f"{root}variants")
     host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+    for route in (*direct, main):
+        for name, config in access.items():
+            route.typed_per_filter_config[name].CopyFrom(config)
     paths = {route.match.prefix: _on_match(route) for route in (*direct, main)}
     paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
     targets = {clusters.cluster_name(spec.namespace, name) for name, _ in spec.split}

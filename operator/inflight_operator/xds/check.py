@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from re import compile as pattern
 
-from .model import Backend, RouteSpec
+from .model import Backend, Issuer, RouteSpec
 
 _LABEL = pattern(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = pattern(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -27,6 +27,14 @@ def _problems(spec: RouteSpec) -> Iterator[str]:
     for variant, _ in spec.direct:
         if not _LABEL.fullmatch(variant):
             yield f"variant name {variant!r} is not a DNS label"
+    yield from _traffic_problems(spec)
+    for backend in spec.backends:
+        yield from _backend_problems(backend)
+    if spec.access is not None:
+        yield from _access_problems(spec.access)
+
+
+def _traffic_problems(spec: RouteSpec) -> Iterator[str]:
     names = {backend.name for backend in spec.backends}
     if len(names) != len(spec.backends):
         yield "two backends have the same name"
@@ -38,8 +46,6 @@ def _problems(spec: RouteSpec) -> Iterator[str]:
         yield f"the weights {weights} are not positive integers that sum to 100"
     if len({name for name, _ in spec.split}) != len(spec.split):
         yield "a backend has two weights"
-    for backend in spec.backends:
-        yield from _backend_problems(backend)
 
 
 def _backend_problems(backend: Backend) -> Iterator[str]:
@@ -52,6 +58,17 @@ def _backend_problems(backend: Backend) -> Iterator[str]:
             yield f"backend {backend.name}: endpoint {endpoint.address!r} is not an IP address"
         if not 1 <= endpoint.port <= 65535:
             yield f"backend {backend.name}: endpoint port {endpoint.port} is out of range"
+
+
+def _access_problems(issuers: tuple[Issuer, ...]) -> Iterator[str]:
+    """Envoy takes an issuer or an audience that is left out for "any"."""
+    if not issuers:
+        yield "nobody may ask: there is no issuer of tokens"
+    for issuer in issuers:
+        if not (issuer.issuer and issuer.audiences and all(issuer.audiences)):
+            yield f"the issuer {issuer.issuer!r} needs a name and audiences"
+        if issuer.subjects is not None and not (issuer.subjects and all(issuer.subjects)):
+            yield f"the issuer {issuer.issuer!r} has subjects without a name"
 
 
 def _is_address(text: str) -> bool:

@@ -5,18 +5,21 @@ Pure: no clock, socket or log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.load_balancing_policies.common.v3 import common_pb2 as lb_common_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.wrappers_pb2 import UInt32Value
+from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
+from . import zones
 from .model import Backend, Endpoint
 from .wire import CLUSTER, ENDPOINTS, Resource, ads, milliseconds, packed, resource, socket_address
 
@@ -28,6 +31,9 @@ never sends a request into a connection that the server is closing."""
 EJECTION_SECONDS = 1
 MAX_EJECTION_SECONDS = 10
 _GRPC = "/grpc"
+ROUTERS = "inflight-router"
+"""The cluster of the routers themselves, in their bootstrap: nothing is sent to it, its endpoints tell in which zones
+they are. A backend's name has a slash, so none is called like this."""
 BREAKER_FLOOR = 1024
 BREAKER_HEADROOM = 4
 
@@ -51,10 +57,13 @@ def of(namespace: str, backend: Backend) -> tuple[dict[str, Resource], dict[str,
     """(clusters, endpoints) of one backend, by cluster name."""
     http = cluster_name(namespace, backend.name)
     grpc = grpc_name(http)
-    over_grpc = replace(backend, endpoints=frozenset(Endpoint(e.address, backend.grpc_port) for e in backend.endpoints))
+    over_grpc = replace(backend, endpoints=frozenset(replace(e, port=backend.grpc_port) for e in backend.endpoints))
     return (
         {http: cluster(http, backend), grpc: cluster(grpc, over_grpc)},
-        {http: endpoints(http, backend), grpc: endpoints(grpc, over_grpc)},
+        {
+            http: endpoints(http, zones.told(backend.endpoints)),
+            grpc: endpoints(grpc, zones.told(over_grpc.endpoints)),
+        },
     )
 
 
@@ -83,7 +92,7 @@ def cluster(name: str, backend: Backend) -> Resource:
             load_balancing_policy=cluster_pb2.LoadBalancingPolicy(
                 policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=_LEAST_REQUEST)]
             ),
-            common_lb_config=_ALL_WHEN_NONE_IS_LEFT,
+            common_lb_config=_EJECTED_ARE_LEFT_OUT,
             outlier_detection=_EJECT_DEAD_ENDPOINTS,
             circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
                 thresholds=[
@@ -99,24 +108,40 @@ def cluster(name: str, backend: Backend) -> Resource:
     )
 
 
-def endpoints(name: str, backend: Backend) -> Resource:
-    """The ClusterLoadAssignment of one cluster of a backend."""
+def endpoints(name: str, by_zone: Mapping[str, Sequence[Endpoint]]) -> Resource:
+    """The ClusterLoadAssignment of one cluster; an empty zone is none."""
+    localities = [_locality(zone, there) for zone, there in by_zone.items()]
+    return resource(ENDPOINTS, name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
+
+
+def _locality(zone: str, ready: Sequence[Endpoint]) -> endpoint_components_pb2.LocalityLbEndpoints:
     hosts = [
         endpoint_components_pb2.LbEndpoint(
             endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
         )
-        for e in sorted(backend.endpoints)
+        for e in ready
     ]
-    localities = [endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=hosts)] if hosts else []
-    return resource(ENDPOINTS, name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
+    locality = base_pb2.Locality(zone=zone) if zone else None
+    return endpoint_components_pb2.LocalityLbEndpoints(locality=locality, lb_endpoints=hosts)
 
 
+# A router keeps to its own zone as far as every replica of all zones then gets the same share. Whether it is told of
+# zones at all is decided in `zones`.
+_OWN_ZONE_FIRST = lb_common_pb2.LocalityLbConfig(
+    zone_aware_lb_config=lb_common_pb2.LocalityLbConfig.ZoneAwareLbConfig(
+        routing_enabled=percent_pb2.Percent(value=100), min_cluster_size=UInt64Value(value=1)
+    )
+)
 # All replicas are looked at, not two by chance: a replica answers few requests at once, so a request that lands
 # on a busy one waits although another is free. With four replicas of one at a time and four clients a third of
 # the requests did; looking at all costs a microsecond per hundred replicas.
 _LEAST_REQUEST = extension_pb2.TypedExtensionConfig(
     name="envoy.load_balancing_policies.least_request",
-    typed_config=packed(least_request_pb2.LeastRequest(selection_method=least_request_pb2.LeastRequest.FULL_SCAN)),
+    typed_config=packed(
+        least_request_pb2.LeastRequest(
+            selection_method=least_request_pb2.LeastRequest.FULL_SCAN, locality_lb_config=_OWN_ZONE_FIRST
+        )
+    ),
 )
 # An endpoint that can't be reached holds no request, so it is the least busy one: every request would try it,
 # and be sent to it again. After the first failed connection it is left out, a little longer each time.
@@ -134,8 +159,12 @@ _EJECT_DEAD_ENDPOINTS = outlier_detection_pb2.OutlierDetection(
     max_ejection_time=Duration(seconds=MAX_EJECTION_SECONDS),
     max_ejection_percent=UInt32Value(value=100),
 )
-# Only with no endpoint left are the ejected ones tried: the default does so when half of them are.
-_ALL_WHEN_NONE_IS_LEFT = cluster_pb2.Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=1))
+# Only with no endpoint left are the ejected ones tried: the default does so when half of them are. And an endpoint is
+# left out the moment that it is ejected: by default all but the first are gathered for a second, which cost every fifth
+# request of a router whose zone's pods had all died.
+_EJECTED_ARE_LEFT_OUT = cluster_pb2.Cluster.CommonLbConfig(
+    healthy_panic_threshold=percent_pb2.Percent(value=1), update_merge_window=Duration()
+)
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _HTTP_1 = packed(
     http_protocol_options_pb2.HttpProtocolOptions(

@@ -11,21 +11,25 @@ from dataclasses import dataclass
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
+from . import tokens
 from .build import MAIN, STREAM_IDLE_SECONDS
 from .wire import LISTENER, Resource, ads, packed, resource, socket_address
 
-PORT = 8080
+TLS = "inflight-tls"
+"""The listener of those who come encrypted; MAIN is that of the others. Both lead to the same routes."""
 REQUEST_HEADERS_SECONDS = 10
 REQUEST_SECONDS = 30
 """How long a client may take to send a whole request; how long the answer takes is the route's timeout."""
@@ -36,8 +40,20 @@ MAX_CONCURRENT_STREAMS = 100
 
 
 @dataclass(frozen=True)
+class Ports:
+    """Where routers listen, and the file that tells them of their certificate (its form is Envoy's SDS)."""
+
+    plain: int = 8080
+    tls: int = 8443
+    certificate: str = "/etc/inflight/sds-edge.yaml"
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What the router says when one of Envoy's `flags` is set, or else for its status `of` (that same `status`)."""
+    """What the router says when one of Envoy's `flags` is set, or else for its status `of` (that same `status`).
+
+    `learned`: only where this is known of the request's token (`tokens.known`).
+    """
 
     status: int
     code: str
@@ -46,8 +62,10 @@ class Answer:
     flags: tuple[str, ...] = ()
     retry_after_seconds: int | None = None
     of: int | None = None
+    learned: tuple[str, str] | None = None
 
 
+_UNKNOWN = "The request has no valid token (%RESPONSE_CODE_DETAILS%)."
 # The first that fits is sent. Retry-After is given where the request can't have been executed.
 ANSWERS = (
     Answer(503, "overloaded", "Service Unavailable", "The router is at its limit.", ("UO", "OM"), 1),
@@ -63,28 +81,64 @@ ANSWERS = (
     Answer(504, "deadline", "Gateway Timeout", "No answer within the model's timeout."),
     Answer(408, "request_timeout", "Request Timeout", "The request did not arrive in time."),
     Answer(413, "too_large", "Content Too Large", "The request is too large."),
+    # Envoy says 403 for a token that is good elsewhere: it is as bad a token here as any other.
+    Answer(401, "unauthenticated", "Unauthorized", _UNKNOWN, of=403, learned=(tokens.FAILED, "code")),
+    Answer(401, "unauthenticated", "Unauthorized", _UNKNOWN),
+    Answer(403, "forbidden", "Forbidden", "This caller may not do this."),
     Answer(431, "too_large", "Request Header Fields Too Large", "The request's headers are too large."),
     Answer(400, "bad_input", "Bad Request", "The request is not valid HTTP."),
 )
 
 
-def listeners(port: int = PORT) -> list[Resource]:
-    """The listener that serves. The one on which changed routes are tried is in the chart's bootstrap.yaml."""
+def listeners(ports: Ports) -> list[Resource]:
+    """The listeners that serve. The one on which changed routes are tried is in the chart's bootstrap.yaml."""
+    return [_listener(MAIN, ports.plain, None), _listener(TLS, ports.tls, _encrypted(ports.certificate))]
+
+
+def used_by(metadata: Struct) -> frozenset[str]:
+    """The names of the listeners that a router is to have, by what its bootstrap says of itself (`router.tls` of the
+    chart): a router without a certificate would refuse the listener that needs one."""
+    tls = MessageToDict(metadata).get("tls") or {}
+    if not tls.get("secretName"):
+        return frozenset({MAIN})
+    return frozenset({TLS} if tls.get("only") else {MAIN, TLS})
+
+
+def _listener(name: str, port: int, transport: base_pb2.TransportSocket | None) -> Resource:
     manager = listener_components_pb2.Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=packed(connection_manager(MAIN))
     )
-    return [
-        resource(
-            LISTENER,
-            MAIN,
-            listener_pb2.Listener(
-                name=MAIN,
-                address=socket_address("0.0.0.0", port),  # noqa: S104  # nosec B104 # a pod serves its network
-                filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
-                per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
-            ),
+    chain = listener_components_pb2.FilterChain(
+        filters=[manager],
+        transport_socket=transport,
+        transport_socket_connect_timeout=Duration(seconds=REQUEST_HEADERS_SECONDS) if transport else None,
+    )
+    return resource(
+        LISTENER,
+        name,
+        listener_pb2.Listener(
+            name=name,
+            address=socket_address("0.0.0.0", port),  # noqa: S104  # nosec B104 # a pod serves its network
+            filter_chains=[chain],
+            per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER_BYTES),
+        ),
+    )
+
+
+def _encrypted(certificate: str) -> base_pb2.TransportSocket:
+    """TLS of at least 1.2. The certificate is read anew by the router itself, as soon as its Secret changes."""
+    source = config_source_pb2.ConfigSource(
+        path_config_source=config_source_pb2.PathConfigSource(path=certificate),
+        resource_api_version=config_source_pb2.V3,
+    )
+    context = tls_pb2.DownstreamTlsContext(
+        common_tls_context=tls_pb2.CommonTlsContext(
+            tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
+            tls_certificate_sds_secret_configs=[secret_pb2.SdsSecretConfig(name="edge", sds_config=source)],
+            alpn_protocols=["h2", "http/1.1"],
         )
-    ]
+    )
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
 def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
@@ -95,6 +149,7 @@ def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=name),
         http_filters=[
             hcm_pb2.HttpFilter(name="inflight.strip", typed_config=packed(_strip_envoy_headers())),
+            tokens.slot(),
             hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())),
         ],
         use_remote_address=BoolValue(value=True),
@@ -148,6 +203,12 @@ def _mapper(answer: Answer) -> hcm_pb2.ResponseMapper:
         when = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=answer.flags))
     else:
         when = accesslog_pb2.AccessLogFilter(status_code_filter=_status(answer.of or answer.status, "EQ"))
+    if answer.learned:
+        told = accesslog_pb2.MetadataFilter(
+            matcher=tokens.known(*answer.learned), match_if_key_not_found=BoolValue(value=False)
+        )
+        both = [when, accesslog_pb2.AccessLogFilter(metadata_filter=told)]
+        when = accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=both))
     after = answer.retry_after_seconds
     hints = {} if after is None else {"retry-after": after, "x-inflight-retry-after-ms": after * 1000}
     return hcm_pb2.ResponseMapper(

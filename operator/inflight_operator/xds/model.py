@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """One ready model-server address."""
+    """One ready address, and the zone that it lies in, empty where it isn't known."""
 
     address: str
     port: int
+    zone: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,27 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class Issuer:
+    """Whose tokens open a ModelDeployment.
+
+    A token must be for one of the `audiences`. `keys` is a JSON Web Key Set, empty while it isn't known:
+    then no token is good. `subjects` may ask, a last `*` standing for any end; None: whoever has a token.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    keys: str
+    subjects: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class RouteSpec:
     """All of one ModelDeployment's traffic.
 
     `split` is (backend name, weight), weights are integers that sum to 100 (each backend at most once, weight 0
     left out); empty when no backend has a ready endpoint: the router then answers 503 with Retry-After.
     `direct` is (variant name, backend name): who answers `/<namespace>/<name>/variants/<variant>/...`.
+    `access` are the issuers one of whose tokens a request must bring; None: it needs none.
     """
 
     namespace: str
@@ -49,6 +65,7 @@ class RouteSpec:
     backends: tuple[Backend, ...]
     split: tuple[tuple[str, int], ...]
     direct: tuple[tuple[str, str], ...]
+    access: tuple[Issuer, ...] | None = None
 
 
 @dataclass(frozen=True)

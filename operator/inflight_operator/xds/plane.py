@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from . import build, check, clusters
+from . import build, check, clusters, zones
 from .ads import Stream
 from .build import Key, Pieces
 from .lastgood import Good
-from .listener import listeners
+from .listener import Ports, listeners
 from .load import Load
-from .model import Programmed, RouteSpec
+from .model import Endpoint, Programmed, RouteSpec
 from .server import Server, serve
 from .session import Session
 from .world import Change, Verdicts, World
 
-__all__ = ["ControlPlane", "Server", "serve"]
+__all__ = ["ControlPlane", "Ports", "Server", "serve"]
 
 
 class ControlPlane:
@@ -41,14 +41,14 @@ class ControlPlane:
         clock: Callable[[], float] = time.monotonic,
         *,
         cluster_domain: str = "cluster.local",
-        listener_port: int = 8080,
+        ports: Ports | None = None,
         pieces: Callable[[RouteSpec], Pieces] | None = None,
     ) -> None:
         self.opened = asyncio.Event()
         self.load = Load(clock, lambda: self.routers)
         self._on_programmed = on_programmed
         self._pieces = pieces or partial(build.pieces, cluster_domain=cluster_domain)
-        self._world = World(listeners(listener_port))
+        self._world = World(listeners(ports or Ports()))
         self._verdicts: dict[str, Verdicts] = {}
         self._streams: dict[str, Stream] = {}
         self._specs: dict[Key, RouteSpec] = {}
@@ -82,6 +82,11 @@ class ControlPlane:
         self._invalid.pop(key, None)
         self._specs[key] = spec
 
+    def serve_from(self, routers: Collection[Endpoint]) -> None:
+        """The routers that serve, and their zones."""
+        self.load.expect(len(routers))
+        self._changed(self._world.place(clusters.endpoints(clusters.ROUTERS, zones.told(routers, least=1))))
+
     def remove(self, key: Key) -> None:
         """The ModelDeployment is gone."""
         self._specs.pop(key, None)
@@ -108,12 +113,12 @@ class ControlPlane:
 
     # Called by the streams
 
-    def connected(self, node: str, envoy: str) -> Stream:
-        """A router is there; an earlier stream of the same one is over."""
+    def connected(self, node: str, envoy: str, listeners: Collection[str]) -> Stream:
+        """A router is there, and wants these listeners; an earlier stream of the same one is over."""
         if stale := self._streams.get(node):
             stale.end()
         verdicts = self._verdicts.setdefault(envoy, Verdicts())
-        stream = self._streams[node] = Stream(Session(node, self._world, verdicts))
+        stream = self._streams[node] = Stream(Session(node, self._world, verdicts, listeners))
         return stream
 
     def received(self, stream: Stream, request: discovery_pb2.DeltaDiscoveryRequest) -> None:

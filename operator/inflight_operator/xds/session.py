@@ -10,7 +10,7 @@ Pure: messages in, bytes out; `ads` does the waiting and sending. The order that
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from itertools import count
 
@@ -29,9 +29,11 @@ log = logging.getLogger(__name__)
 class Session:
     """The state of one router's ADS stream."""
 
-    def __init__(self, node: str, world: World, verdicts: Verdicts) -> None:
+    def __init__(self, node: str, world: World, verdicts: Verdicts, listeners: Collection[str]) -> None:
         self.node = node
         self._world = world
+        ours = {name: resource for name, resource in world.resources[LISTENER].items() if name in listeners}
+        self._wanted: Mapping[str, Mapping[str, Resource]] = {**world.resources, LISTENER: ours}
         self._verdicts = verdicts
         self._subscriptions = {
             CLUSTER: Subscription(wildcard=True, removes=True),
@@ -55,7 +57,7 @@ class Session:
         if request.type_url == ROUTES:
             self._book.ask(request)
         elif subscription := self._subscriptions.get(request.type_url):
-            wanted = self._world.resources[request.type_url]
+            wanted = self._wanted[request.type_url]
             subscription.ask(request, wanted)
             for name, version in request.initial_resource_versions.items():
                 if name in wanted and wanted[name].version == version:
@@ -75,7 +77,7 @@ class Session:
     def _resources(self, type_url: str) -> Iterator[bytes]:
         subscription = self._subscriptions[type_url]
         batch = subscription.next(
-            self._world.resources[type_url],
+            self._wanted[type_url],
             partial(self._verdicts.usable, type_url),
             self._needed_clusters if type_url == CLUSTER else list,
         )
@@ -106,7 +108,7 @@ class Session:
             return None
         wanted = self._world.resources[CLUSTER].values()
         usable = {r.name: found for r in wanted if (found := self._verdicts.usable(CLUSTER, r))}
-        return Good(self._book.accepted, usable, tuple(self._world.resources[LISTENER].values()))
+        return Good(self._book.accepted, usable, tuple(self._wanted[LISTENER].values()))
 
     def objection(self, key: Key) -> str | None:
         """The router's words if it refused something of this ModelDeployment as it is wanted now."""

@@ -38,6 +38,13 @@ class World:
         self._owners: dict[str, Key] = {}
         self._pieces: dict[Key, Pieces] = {}
 
+    def place(self, endpoints: Resource) -> Change:
+        """Wish for endpoints that are no ModelDeployment's."""
+        known = self.resources[ENDPOINTS].get(endpoints.name)
+        self.resources[ENDPOINTS][endpoints.name] = endpoints
+        changed = known is None or known.version != endpoints.version
+        return Change({ENDPOINTS: frozenset({endpoints.name})} if changed else {})
+
     def pieces(self, key: Key) -> Pieces | None:
         return self._pieces.get(key)
 

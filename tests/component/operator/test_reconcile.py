@@ -284,13 +284,17 @@ async def test_what_the_cluster_does_not_take_is_told_in_its_own_words(bench: Be
     assert 'nodeSelector: Invalid value: "a b"' in ready["message"]
 
 
-async def test_what_served_before_serves_on_when_the_next_revision_is_refused(bench: Bench, name: str):
-    """Seen failing (no route after the restart) with an operator that only says so."""
-    await bench.put(name, spec(95, 5))
+@pytest.mark.parametrize("traffic", [pytest.param({}, id="open to all"), pytest.param({"access": {}}, id="closed")])
+async def test_what_served_before_serves_on_when_the_next_revision_is_refused(
+    bench: Bench, name: str, traffic: dict[str, Any]
+):
+    """Seen failing (no route after the restart) with an operator that only says so, and (open to all) without its
+    access on the routes that it keeps."""
+    await bench.put(name, spec(95, 5, traffic=traffic))
     await bench.settle(name)
     before = bench.routers.routes[NAMESPACE, name]
     (first, _) = await bench.names_of("Deployment", name)
-    await bench.put(name, spec(95, 5, model="2"))
+    await bench.put(name, spec(95, 5, model="2", traffic=traffic))
     with refused(bench):
         for _ in ("in the process that knew the routes", "in one that has just started"):
             await bench.reconcile(name)
@@ -303,7 +307,7 @@ async def test_what_served_before_serves_on_when_the_next_revision_is_refused(be
     sizes = {b.name: len(b.endpoints) for b in bench.routers.routes[NAMESPACE, name].backends}
     assert sizes[first] == 3, "pods that come and go are followed"
     await bench.settle(name)
-    assert conditions(await bench.get("ModelDeployment", name))["Ready"] == ("True", "Complete")
+    assert conditions(await bench.get("ModelDeployment", name))["Accepted"] == ("True", "Valid")
 
 
 async def test_history_is_kept_to_its_limit(bench: Bench, name: str):

@@ -46,14 +46,17 @@ class Mode:
     """A way of installing, by options of the chart."""
 
     options: tuple[str, ...]
-    by_hpa: bool
+    metrics_api: bool
     whole_cluster: bool
 
 
 MODES = {
-    "the-whole-cluster": Mode((), by_hpa=True, whole_cluster=True),
-    "the-whole-cluster-without-hpas": Mode(("--set", "metricsApi.mode=none"), by_hpa=False, whole_cluster=True),
-    "one-namespace": Mode(("--set", f"watchNamespaces={{{TENANT}}}"), by_hpa=False, whole_cluster=False),
+    "the-whole-cluster": Mode((), metrics_api=True, whole_cluster=True),
+    "the-whole-cluster-with-an-adapter": Mode(
+        ("--set", "metricsApi.mode=prometheus-adapter"), metrics_api=False, whole_cluster=True
+    ),
+    "the-whole-cluster-without-hpas": Mode(("--set", "metricsApi.mode=none"), metrics_api=False, whole_cluster=True),
+    "one-namespace": Mode(("--set", f"watchNamespaces={{{TENANT}}}"), metrics_api=False, whole_cluster=False),
 }
 PEOPLES = {"inflight-view": "get", "inflight-edit": "create"}
 """Roles for people, with a verb that each of them gives."""
@@ -163,7 +166,7 @@ async def stage(stack: AsyncExitStack, api: Running, mode: Mode, objects: list[O
     await stack.enter_async_context(operator(api, objects, directory, ports))
     tls = await routers_certificate(kube, directory / "router-tls")
     await stack.enter_async_context(envoy(directory / "router", ports.xds, tls=tls))
-    if mode.by_hpa:
+    if mode.metrics_api:
         await metric_is_asked_for(api, ports.metrics_api)
     return kube
 
@@ -180,7 +183,7 @@ async def left_by_earlier_installations(kube: Kube, mode: Mode) -> None:
         "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
     }
     await kube.apply(secret)
-    if mode.whole_cluster and not mode.by_hpa:
+    if mode.whole_cluster and not mode.metrics_api:
         await kube.request("POST", API_SERVICES, aggregation.manifest(SYSTEM, b""))
 
 
@@ -200,7 +203,7 @@ async def life_of_an_installation(kube: Kube, mode: Mode) -> None:
     await kube.wait("Secret", SYSTEM, ROUTERS, lambda found: (found or {})["data"] != taken, seconds=60)
     await kube.wait("ConfigMap", SYSTEM, LAST_GOOD, bool, seconds=60)
     ours = f"{API_SERVICES}/{aggregation.name()}"
-    if mode.by_hpa:
+    if mode.metrics_api:
         await appears(kube, ours, there=True)
         other = aggregation.manifest("default", b"")
         other["metadata"]["name"] = "v1beta1.custom.metrics.k8s.io"

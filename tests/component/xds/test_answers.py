@@ -125,7 +125,7 @@ async def test_a_dead_endpoint_draws_no_requests_from_busy_ones(rig: Rig) -> Non
     assert statuses == {200: 200}
     stats = await router.stats(r"digits-stable-aaaa1111\.(upstream_cx_connect_fail|.*ejections_enforced_total)$")
     failed, ejected = (stats[name] for name in sorted(stats, key=lambda name: "ejections" in name))
-    assert ejected == 1
+    assert 1 <= ejected <= 3  # once more after each second that this takes on a busy machine
     assert failed < 50  # not one or more for each request
 
 

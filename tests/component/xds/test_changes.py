@@ -24,7 +24,7 @@ async def test_a_revision_is_replaced_in_one_change_under_traffic(rig: Rig) -> N
     assert set(seen) == {"200 old", "200 new"}
     await rig.until(lambda: True)
     stats = await router.stats(r"^cluster_manager\.(active_clusters|warming_clusters)$")
-    assert stats == {"cluster_manager.active_clusters": 4, "cluster_manager.warming_clusters": 0}
+    assert stats == {"cluster_manager.active_clusters": 5, "cluster_manager.warming_clusters": 0}
 
 
 async def test_weights_go_back_and_forth_under_traffic(rig: Rig) -> None:
@@ -83,7 +83,7 @@ async def test_a_request_outlives_its_endpoint_its_route_and_its_cluster(rig: Ri
     async def clusters() -> float:
         return (await router.stats(r"^cluster_manager\.active_clusters$"))["cluster_manager.active_clusters"]
 
-    while await clusters() != 2:  # noqa: ASYNC110 - those of the operator and the administration
+    while await clusters() != 3:  # noqa: ASYNC110 - those of the operator, the routers and the administration
         await asyncio.sleep(0.01)
     assert not long.done()
     assert (await long).status == 200

@@ -70,7 +70,7 @@ def with_bad_cluster(pieces: Pieces) -> Pieces:
 
 def with_bad_endpoints(pieces: Pieces) -> Pieces:
     name = next(iter(pieces.endpoints))
-    bad = clusters.endpoints(name, replace(backend(), endpoints=frozenset({Endpoint("not-an-address", 1)})))
+    bad = clusters.endpoints(name, {"": [Endpoint("not-an-address", 1)]})
     return replace(pieces, endpoints={name: bad})
 
 

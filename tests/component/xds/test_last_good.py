@@ -9,15 +9,17 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import yaml
 
+import edge_tokens
 from inflight_operator.xds import lastgood
-from inflight_operator.xds.model import Endpoint, RouteSpec
+from inflight_operator.xds.model import Endpoint, Issuer, RouteSpec
 from local_envoy import CHART_FILES, ENVOY, bootstrap, envoy, free_port, with_ports
 from pods import Pod
 from route_specs import backend, route_spec
@@ -91,10 +93,10 @@ async def started(rig: Rig, files: Mapping[str, bytes] | None, xds_port: int) ->
         await process.wait()
 
 
-async def known(rig: Rig, pod: Pod, service: Pod) -> dict[str, bytes]:
-    """What an operator, gone by the end of this, has left behind: routes to `pod` that a router had accepted."""
-    await rig.start(to(pod))
-    async with envoy(rig.directory / "before", rig.xds_port, node="before") as router:
+async def known(rig: Rig, spec: RouteSpec, service: Pod, **options: Any) -> dict[str, bytes]:
+    """What an operator, gone by the end of this, has left behind: routes that a router had accepted."""
+    await rig.start(spec)
+    async with envoy(rig.directory / "before", rig.xds_port, node="before", **options) as router:
         await router.until_ready()
         await rig.programmed(("demo", "digits"))
         good = rig.plane.good()
@@ -117,7 +119,7 @@ async def an_operator_comes(rig: Rig, pod: Pod) -> None:
 
 async def test_it_serves_what_was_known_last_by_the_services_and_then_asks_again(rig: Rig) -> None:
     pod, behind_service = await rig.pod("pod"), await rig.pod("behind-service")
-    files = await known(rig, pod, behind_service)
+    files = await known(rig, to(pod), behind_service)
     began = time.monotonic()
     async with started(rig, files, rig.xds_port) as router:
         await router.until_ready(15)
@@ -149,7 +151,7 @@ async def test_without_a_known_configuration_it_waits_and_is_not_ready(rig: Rig)
 
 async def test_with_an_operator_the_files_are_not_looked_at(rig: Rig) -> None:
     pod, stale = await rig.pod("pod"), await rig.pod("stale")
-    files = await known(rig, stale, stale)
+    files = await known(rig, to(stale), stale)
     await an_operator_comes(rig, pod)
     async with started(rig, files, rig.xds_port) as router:
         await router.until_ready(10)
@@ -157,9 +159,25 @@ async def test_with_an_operator_the_files_are_not_looked_at(rig: Rig) -> None:
         assert not (router.directory / "unpacked").exists()
 
 
+async def test_what_is_closed_and_encrypted_is_so_without_an_operator_too(rig: Rig) -> None:
+    pod, issuer, trusted = await rig.pod("pod"), edge_tokens.Issuer(), rig.encrypt("digits.demo")
+    access = (Issuer(issuer.name, ("inflight",), issuer.keys, ("system:serviceaccount:demo:*",)),)
+    edge = {"secretName": "edge", "only": True}
+    files = await known(rig, replace(to(pod), access=access), pod, edge=edge)
+    async with started(rig, files, rig.xds_port) as router:
+        await router.until_ready(15)
+        seen = [
+            (await rig.ask(ssl=trusted, server_hostname="digits.demo", headers=headers)).status
+            for headers in ({}, {"Authorization": f"Bearer {issuer.token()}"})
+        ]
+        assert seen == [401, 200]
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await rig.ask()
+
+
 async def test_a_stopping_router_ends_whatever_it_serves(rig: Rig) -> None:
     pod = await rig.pod("pod")
-    files = await known(rig, pod, pod)
+    files = await known(rig, to(pod), pod)
     async with started(rig, files, rig.xds_port) as router:
         await router.until_ready(15)
         router.process.terminate()

@@ -64,6 +64,13 @@ DIGEST = Failure("DigestMismatch", "expected aa, got bb")
             id="the only revision can't start",
         ),
         pytest.param(
+            facts(missing_keys=("https://login.example/keys answers 404",)),
+            (False, "KeysMissing"),
+            True,
+            (True, "KeysMissing"),
+            id="nobody's token can be checked",
+        ),
+        pytest.param(
             facts(waiting=("candidate",)),
             (False, "ShiftingTraffic"),
             True,

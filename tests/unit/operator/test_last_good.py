@@ -15,7 +15,7 @@ from inflight_operator.installation.lastgood import NAME, LastGood, cluster_ips
 from inflight_operator.observe.store import Store
 from inflight_operator.xds import build, lastgood
 from inflight_operator.xds.lastgood import Good
-from inflight_operator.xds.listener import listeners
+from inflight_operator.xds.listener import Ports, listeners
 from inflight_operator.xds.model import Endpoint
 from memory_kube import MemoryKube
 from route_specs import backend, route_spec
@@ -26,7 +26,7 @@ REVISION = "digits-stable-aaaa1111"
 def good(*ports: int, weights: tuple[int, ...] = (100,)) -> Good:
     """What a router has accepted of one ModelDeployment whose pods listen on these ports."""
     pieces = build.pieces(route_spec(backend(ports=ports or (9,)), weights=weights))
-    return Good({("demo", "digits"): pieces.routes}, pieces.clusters, listeners())
+    return Good({("demo", "digits"): pieces.routes}, pieces.clusters, listeners(Ports()))
 
 
 def service(address: str = "10.96.0.7") -> Store:
@@ -82,8 +82,8 @@ def test_pods_that_come_and_go_change_nothing() -> None:
     [
         pytest.param(good(weights=(0,)).version({}), id="weights"),
         pytest.param(good().version({f"demo/{REVISION}": Endpoint("10.96.0.8", 80)}), id="a Service's address"),
-        pytest.param(Good({}, {}, listeners()).version({}), id="nothing"),
-        pytest.param(Good(good().routes, good().clusters, listeners(8443)).version({}), id="a listener"),
+        pytest.param(Good({}, {}, listeners(Ports())).version({}), id="nothing"),
+        pytest.param(Good(good().routes, good().clusters, listeners(Ports(plain=8443))).version({}), id="a listener"),
     ],
 )
 def test_everything_else_does(other: str) -> None:

@@ -11,7 +11,7 @@ from inflight_operator.xds import check
 
 def revision(server: dict[str, Any] | None) -> Revision:
     record = None if server is None else {"server": server}
-    return Revision("digits-main-0a1b2c3d", "main", "0a1b2c3d", record, {}, frozenset({("10.0.0.1", 8080)}), "")
+    return Revision("digits-main-0a1b2c3d", "main", "0a1b2c3d", record, {}, frozenset({("10.0.0.1", 8080, "")}), "")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def revision(server: dict[str, Any] | None) -> Revision:
     ],
 )
 def test_a_router_waits_longer_than_the_server_so_that_the_server_has_the_last_word(server, waits, holds):
-    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}).backends
+    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}, access=None).backends
     assert backend.timeout_milliseconds == waits
     assert backend.max_in_flight == holds
     assert routes.timeout_milliseconds(revision(server)) == waits - routes.ROUTER_GRACE_MILLISECONDS
@@ -53,7 +53,7 @@ def world(*told: tuple[str, int, int], gone: str = "", unready: str = "") -> Wor
 )
 def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen, split):
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, serving, weights = routes.as_told(seen, routable)
+    made, serving, weights = routes.as_told(seen, routable, None)
     assert dict(made.split) == {serving[variant]: weight for variant, weight in split.items()}
     assert {variant: weight for variant, weight in weights.items() if weight} == split
     assert check.problem(made) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from edge_tokens import certificate
 from inflight_operator import selftest
 
 OURS = json.dumps({"code": "not_found", "status": 404}).encode()
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
+def answering(status: int, body: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -28,10 +30,12 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -52,6 +56,14 @@ def test_the_router_is_known_by_what_it_says_of_nobodys_model(status: int, body:
     with answering(status, body) as url:
         assert selftest.run(selftest.checks({"INFLIGHT_ROUTER_URL": url}), 0.0, said.append) is passes
     assert words in said[0]
+
+
+def test_a_router_that_serves_https_only_is_asked_so_whoever_its_certificate_is_for(tmp_path):
+    file = certificate(tmp_path, "models.example")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file, file.with_suffix(".key"))
+    with answering(404, OURS, context) as url:
+        assert selftest.run(selftest.checks({"INFLIGHT_ROUTER_URL": url}), 0.0)
 
 
 def test_nobody_there_is_told_with_the_check_that_failed():

@@ -50,3 +50,13 @@ def test_when_it_is_over_nothing_is_told():
     with telemetry.exposing(lambda: [("demo", "digits", "Ready", "True", "Complete")]):
         assert len(scraped()) == 1
     assert scraped() == []
+
+
+def test_who_no_longer_leads_says_nothing_more_of_demand_and_replicas():
+    telemetry.LEADING.set(1)
+    for gauge in (telemetry.DEMAND, telemetry.DESIRED_REPLICAS):
+        gauge.labels(namespace="demo", name="digits", variant="stable").set(3)
+    telemetry.step_down()
+    told = generate_latest(REGISTRY).decode()
+    assert "inflight_operator_leading 0.0" in told
+    assert 'variant="stable"' not in told

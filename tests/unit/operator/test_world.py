@@ -33,7 +33,11 @@ def digits(version: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 def endpoint(ip: str, *, ready: bool, serving: bool = True) -> dict[str, Any]:
-    return {"addresses": [ip], "conditions": {"ready": ready, "serving": serving, "terminating": not ready}}
+    return {
+        "addresses": [ip],
+        "zone": "zone-a",
+        "conditions": {"ready": ready, "serving": serving, "terminating": not ready},
+    }
 
 
 def piece(*endpoints: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def store(*objects: tuple[str, dict[str, Any]]) -> Store:
 def test_endpoints_that_traffic_may_use(endpoints, used):
     world = read(store(("EndpointSlice", piece(*endpoints))), KEY)
     assert world is not None
-    assert world.revisions[REVISION].endpoints == {(ip, 8080) for ip in used}
+    assert world.revisions[REVISION].endpoints == {(ip, 8080, "zone-a") for ip in used}
 
 
 UNREADY = {"addresses": ["10.0.0.3"], "conditions": {"ready": False, "serving": False, "terminating": False}}
@@ -78,7 +82,7 @@ def test_a_pod_that_is_there_and_not_ready_is_known_as_such():
     leaving = endpoint("10.0.0.2", ready=False, serving=False)
     world = read(store(("EndpointSlice", piece(endpoint("10.0.0.1", ready=True), leaving, UNREADY))), KEY)
     assert world is not None
-    assert world.revisions[REVISION].unready == {("10.0.0.3", 8080)}
+    assert world.revisions[REVISION].unready == {("10.0.0.3", 8080, "")}
 
 
 def test_what_another_namespace_labels_as_ours_is_not():

@@ -115,7 +115,7 @@ def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
     found = build.pieces(SPEC).endpoints
     assert ports(found["demo/digits-candidate-bbbb2222"]) == [8080, 8081]
     assert ports(found["demo/digits-candidate-bbbb2222/grpc"]) == [8081]  # of one address, as both are here
-    empty = clusters.endpoints("demo/none", backend(ports=[]))
+    empty = clusters.endpoints("demo/none", {})
     assert not endpoint_pb2.ClusterLoadAssignment.FromString(only(empty).resource.value).endpoints
 
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inflight_operator.xds import build
 from inflight_operator.xds.ads import Stream
-from inflight_operator.xds.build import Key
+from inflight_operator.xds.build import MAIN, Key
 from inflight_operator.xds.model import Endpoint, RouteSpec
 from inflight_operator.xds.plane import ControlPlane
 from inflight_operator.xds.wire import Resource
@@ -129,7 +129,7 @@ class Conversation(RuleBasedStateMachine):
 
     def connect(self, node: str) -> None:
         self.routers[node].connect()
-        self.streams[node] = self.plane.connected(node, "1.40.0")
+        self.streams[node] = self.plane.connected(node, "1.40.0", {MAIN})
         self.inboxes[node] = deque()
 
     @rule(spec=specs())

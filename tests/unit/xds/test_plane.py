@@ -37,7 +37,7 @@ class Rig:
     def connect(self, node: str, router: ModelRouter | None = None) -> ModelRouter:
         router = router or ModelRouter()
         router.connect()
-        self.routers[node] = (router, self.plane.connected(node, "1.40.0"))
+        self.routers[node] = (router, self.plane.connected(node, "1.40.0", {MAIN}))
         return router
 
     def responses(self, node: str) -> list[bytes]:
