@@ -306,6 +306,9 @@ POD_TEMPLATE = [
     row("env-pythonpath", environment("PYTHONPATH"), f"{POD}.env[0].name", "belong to the system"),
     row("env-pythonstartup-mixed-case", environment("pythonStartup"), f"{POD}.env[0].name", "belong to the system"),
     row("env-ours", environment("INFLIGHT_MODEL_URI"), f"{POD}.env[0].name", "belong to the system"),
+    row("env-our-claim", environment("INFLIGHT_CLAIM_DIR", "/"), f"{POD}.env[0].name", "belong to the system"),
+    row("env-our-identity", environment("INFLIGHT_STORAGE_IDENTITY"), f"{POD}.env[0].name", "belong to the system"),
+    row("env-our-cache-elsewhere", environment("INFLIGHT_CACHE_DIRS"), f"{POD}.env[0].name", "belong to the system"),
     row("env-kubernetes", environment("KUBERNETES_SERVICE_HOST"), f"{POD}.env[0].name", "belong to the system"),
     row("env-name", environment("A B"), f"{POD}.env[0].name", "letters, digits"),
     row("env-twice", edited(f"{POD}.env", [{"name": "A", "value": ""}] * 2), f"{POD}.env[1]", "Duplicate value"),
@@ -653,6 +656,19 @@ def model(**fields: str) -> Object:
                 "spec.variants.0.model", {"uri": "az://acc/models/a", "storage": {"endpoint": "https://acc.example"}}
             ),
             id="az-elsewhere",
+        ),
+        pytest.param(
+            edited(
+                POD,
+                {
+                    "env": [
+                        {"name": "INFLIGHT_CACHE_DIR", "value": "/cache"},
+                        {"name": "INFLIGHT_MAX_MODEL_BYTES", "value": "100000000000"},
+                        {"name": "INFLIGHT_FETCH_CONNECTIONS", "value": "16"},
+                    ]
+                },
+            ),
+            id="limits-of-fetching",
         ),
         pytest.param(model(uri="image://digits"), id="image-name"),
         pytest.param(model(uri="image://digits:1.0"), id="image-tag"),

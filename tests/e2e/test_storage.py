@@ -1,46 +1,61 @@
-"""Models on a claim: a real kubelet mounts it, read-only and whole, into pods that the restricted standard admits."""
+"""Models on a claim, and a cache on one: a real kubelet mounts them into pods that the restricted standard admits."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from inflight_probe.kube import is_true
-from stage import deployment
+from stage import deployment, model
 
 ECHO = Path(__file__).parent / "models" / "echo.py"
 PYTHON = {"format": "python", "entrypoint": "model:Model"}
-SPEC = {"storageClassName": "", "accessModes": ["ReadOnlyMany"]}
+SHA256 = hashlib.sha256(ECHO.read_bytes()).hexdigest()
 
 
 @pytest.fixture
-async def claim(stage) -> AsyncIterator[str]:
-    """A bound claim with models in it, on a directory of this machine, which is the node."""
+def directory() -> Iterator[Path]:
+    """A directory of this machine, which is the node."""
     if os.environ.get("CLUSTER") == "kind":
         pytest.skip("kind's node has a file system of its own, which this test can't write to")
-    directory = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    filled(directory)
-    name = f"{stage.namespace}-models"
+    made = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+@asynccontextmanager
+async def bound(stage, directory: Path, mode: str) -> AsyncIterator[str]:
+    """A claim in the stage's namespace that is that directory."""
+    name, spec = f"{stage.namespace}-models", {"storageClassName": "", "accessModes": [mode]}
     to = {"claimRef": {"namespace": stage.namespace, "name": "models"}, "capacity": {"storage": "1Gi"}}
-    volume = {**SPEC, **to, "hostPath": {"path": str(directory), "type": "Directory"}}
+    volume = {**spec, **to, "hostPath": {"path": str(directory), "type": "Directory"}}
     await stage.kube.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
-    wanted = {**SPEC, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}}
+    wanted = {**spec, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}}
     await stage.apply(
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}, "spec": wanted}
     )
     yield "models"
     await stage.kube.delete("PersistentVolume", "", name)
-    shutil.rmtree(directory)
+
+
+@pytest.fixture
+async def claim(stage, directory) -> AsyncIterator[str]:
+    """A claim with models on it."""
+    filled(directory)
+    async with bound(stage, directory, "ReadOnlyMany") as name:
+        yield name
 
 
 def filled(directory: Path) -> None:
-    directory.chmod(0o755)
     for version in ("echo/1", "echo/2"):
         (directory / version).mkdir(parents=True)
         shutil.copy(ECHO, directory / version / "model.py")
@@ -76,3 +91,19 @@ async def test_what_is_refused_is_told(stage, claim, path, reason, said):
     await stage.apply(deployment("claimed", bad))
     told = await stage.says("claimed", "False", {reason}, seconds=60)
     assert said in told["message"]
+
+
+async def test_pods_of_a_node_share_what_one_of_them_has_fetched(stage, directory):
+    async with bound(stage, directory, "ReadWriteMany") as claim:
+        pod = {
+            "env": [{"name": "INFLIGHT_CACHE_DIR", "value": "/cache"}],
+            "volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": claim}}],
+            "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+        }
+        main = {"name": "main", "model": model("e2e/echo/1/model.py", sha256=SHA256), "server": {"podTemplate": pod}}
+        await stage.serve("sharing", main, autoscaling={"minReplicas": 2, "maxReplicas": 2})
+        (entry,) = directory.iterdir()
+        assert entry.name.startswith(SHA256)
+        assert (entry / "fetched" / "model.py").read_bytes() == ECHO.read_bytes()
+        async with stage.sending("sharing") as send:
+            assert (await send(0)).status == 200

@@ -90,11 +90,15 @@ def _write(entries: Iterator[Entry], part: Path, contents: Contents, budget: Bud
                 directory.mkdir(parents=True, exist_ok=True)
                 made.add(directory)
             if not entry.directory:
-                with target.open("xb", buffering=0) as file:
-                    while chunk := _sound(entry.read, _CHUNK):
-                        contents.grow(len(chunk))
-                        budget.check(0)
-                        file.write(chunk)
+                _copy(entry, target, contents, budget)
+
+
+def _copy(entry: Entry, target: Path, contents: Contents, budget: Budget) -> None:
+    with target.open("xb") as file:
+        while chunk := _sound(entry.read, _CHUNK):
+            contents.grow(len(chunk))
+            budget.check(0)
+            file.write(chunk)
 
 
 def _entries(file: IO[bytes], kind: str) -> Iterator[Entry]:

@@ -43,7 +43,7 @@ _IDENTITY_HOSTS: Final = {
     "gs": ("googleapis.com", "metadata.google.internal"),
     "az": ("microsoftonline.com", "microsoftonline.us", "partner.microsoftonline.cn"),
 }
-"""Where a token is changed for the store's credentials."""
+"""Where the pod's own identity is changed for the store's credentials."""
 _NO_PROXY_THERE: Final = "http://127.0.0.1:9"
 _OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}  # nosec B105 # a name
 
@@ -109,7 +109,8 @@ def _client(scheme: str, settings: StorageSettings, local_files: bool) -> dict[s
     if parts.scheme == "http":
         options["allow_http"] = True
         if not local_files:
-            meant = (parts.hostname or "", *_IDENTITY_HOSTS[scheme])
+            own = not settings.secret_dir and scheme in settings.identities
+            meant = (parts.hostname or "", *(_IDENTITY_HOSTS[scheme] if own else ()))
             options |= {"proxy_url": _NO_PROXY_THERE, "proxy_excludes": ",".join(meant)}
     return options
 

@@ -245,6 +245,16 @@ def test_the_archive_and_its_content_together_have_the_bound_of_a_model(tmp_path
     assert "larger than" in refusal(tmp_path, archive, ".tar", max_bytes=len(archive) + 999_999).message
 
 
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any) -> Any:
+        return real(Path("/dev/full"), "wb") if mode == "xb" else real(path, mode, *rest)
+
+    monkeypatch.setattr(Path, "open", full)
+    assert "No space left on device" in refusal(tmp_path, packed(".tar", [("a", b"abc")]), ".tar").message
+
+
 def test_unpacking_has_the_time_that_is_left_of_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from model_server.storage import archives
 
