@@ -8,6 +8,7 @@ sha256 to tell in the end, a journal from before the machine's last start counts
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,9 @@ def described(source: Sequence[str], remotes: Mapping[str, Remote], *, digest_kn
         return None
     boot = "" if digest_known else _boot()
     files = [[name, remote.size, remote.version] for name, remote in remotes.items()]
-    return json.dumps({"source": source, "boot": boot, "piece": PIECE_BYTES, "files": files}).encode() + b"\n"
+    # A URL may carry a signature that isn't for everybody who can read the volume.
+    where = hashlib.sha256("\n".join(source).encode()).hexdigest()
+    return json.dumps({"source": where, "boot": boot, "piece": PIECE_BYTES, "files": files}).encode() + b"\n"
 
 
 class Journal:

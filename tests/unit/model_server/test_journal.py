@@ -26,9 +26,9 @@ class Source:
     version: str = "v1"
 
 
-def described(*sources: Source, digest_known: bool = False) -> bytes | None:
+def described(*sources: Source, digest_known: bool = False, uri: str = "s3://models/m") -> bytes | None:
     remotes = {str(number): source for number, source in enumerate(sources)}
-    return journal.described(("s3://models/m", ""), remotes, digest_known=digest_known)  # type: ignore[arg-type]
+    return journal.described((uri, ""), remotes, digest_known=digest_known)  # type: ignore[arg-type]
 
 
 def written(tmp_path: Path, positions: list[int]) -> Path:
@@ -108,3 +108,10 @@ def test_only_without_a_sha256_does_the_machines_start_matter(monkeypatch: pytes
     monkeypatch.setattr(journal, "_boot", lambda: next(boots))
     assert described(Source(), digest_known=True) == described(Source(), digest_known=True)
     assert described(Source()) != described(Source())
+
+
+def test_another_source_is_another_fetch_and_its_signature_is_not_written_down() -> None:
+    line = described(Source(), uri="https://models.example/m?signature=a-canary")
+    assert line is not None
+    assert line != described(Source())
+    assert b"canary" not in line
