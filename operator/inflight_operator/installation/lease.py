@@ -80,7 +80,8 @@ class Candidate:
     async def _take(self) -> bool:
         began = self._clock()
         found = await self._kube.get("Lease", self._namespace, NAME)
-        self._seen = election.see(self._seen, _read(found), began)
+        # As of now, not of when it was asked for: it may have been written while the answer was under way.
+        self._seen = election.see(self._seen, _read(found), self._clock())
         if not election.may_take(self._seen, self._me, self._clock()):
             return False
         taken = await self._write(self._me, found)

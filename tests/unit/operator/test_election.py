@@ -175,6 +175,22 @@ async def test_a_process_that_starts_anew_in_the_same_pod_leads_on() -> None:
         assert len(again.led) == 1
 
 
+@pytest.mark.looptime
+async def test_a_slow_look_sees_the_lease_as_of_its_end() -> None:
+    """What it brings may have been written while it was under way. Seen failing when the look's beginning counted."""
+    a = Rival(MemoryKube(), "a")
+    b = Candidate(slow := a.kube.beside(), "system", "b", Rival.clock)  # type: ignore[arg-type]
+    async with running(a):
+        await asyncio.sleep(1)
+        slow.slow = 2.5
+        looking = asyncio.create_task(b.win())
+        await asyncio.sleep(2.6)
+        assert b._seen is not None
+        assert b._seen.since >= 1 + 2.5
+        looking.cancel()
+        await asyncio.wait([looking])
+
+
 FAULTS = st.lists(
     st.tuples(st.floats(0.1, 15.0), st.sampled_from(["a down", "b down", "a slow", "b slow", "well"])), max_size=30
 )
