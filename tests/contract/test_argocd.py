@@ -43,7 +43,7 @@ def told(*variants: VariantFacts, **changes: Any) -> dict[str, Any]:
 
 def written(conditions: tuple[Condition, ...], variants: tuple[VariantFacts, ...] = ()) -> dict[str, Any]:
     resource = {"metadata": {"name": "digits", "namespace": "demo", "generation": GENERATION}}
-    return status.build(resource, conditions, variants, {}, "2026-01-01T00:00:00Z")
+    return status.build(resource, conditions, variants, {}, "2026-01-01T00:00:00Z", tls=False)
 
 
 def judge(seen: Mapping[str, Any] | None) -> tuple[str, str]:

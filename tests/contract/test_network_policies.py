@@ -165,8 +165,11 @@ def test_with_named_namespaces_the_models_of_others_are_out_of_reach() -> None:
 
 
 def test_an_identity_provider_can_be_allowed() -> None:
-    rule = '[{"to":[{"ipBlock":{"cidr":"198.51.100.7/32"}}],"ports":[{"port":443,"protocol":"TCP"}]}]'
-    assert allowed(policies("--set-json", f"networkPolicy.routerEgress={rule}"), ROUTER, OUTSIDE, 443)
+    """Its keys are the operator's to read, never a router's."""
+    assert allowed(policies(), OPERATOR, OUTSIDE, 443)
+    rule = '[{"to":[{"ipBlock":{"cidr":"198.51.100.7/32"}}],"ports":[{"port":8443,"protocol":"TCP"}]}]'
+    assert allowed(policies("--set-json", f"networkPolicy.operatorEgress={rule}"), OPERATOR, OUTSIDE, 8443)
+    assert not allowed(policies(), OPERATOR, OUTSIDE, 8443)
     assert not allowed(policies(), ROUTER, OUTSIDE, 443)
 
 
