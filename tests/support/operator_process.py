@@ -30,7 +30,8 @@ from inflight_operator.api import names
 names.HTTP_PORT = int(sys.argv[1])
 from inflight_operator import __main__, leader
 from inflight_operator.installation import aggregation
-leader.xds.ControlPlane = functools.partial(leader.xds.ControlPlane, listener_port=int(sys.argv[2]))
+from inflight_operator.xds.listener import Ports
+leader.xds.ControlPlane = functools.partial(leader.xds.ControlPlane, ports=Ports(*map(int, sys.argv[2:])))
 answers = aggregation.answers
 aggregation.answers = lambda _address, *others: answers("127.0.0.1", *others)
 __main__.main()
@@ -45,6 +46,7 @@ class Ports:
     metrics_api: int
     metrics: int
     router: int
+    router_tls: int
     model: int
 
 
@@ -66,12 +68,14 @@ async def operator(api: Running, objects: Sequence[Object], directory: Path, por
         "INFLIGHT_METRICS_PORT": str(ports.metrics),
     }
     (directory / "tls").mkdir()
-    command = (sys.executable, "-c", LAUNCH, str(ports.model), str(ports.router))
+    command = (sys.executable, "-c", LAUNCH, *map(str, (ports.model, ports.router, ports.router_tls)))
     with (directory / "operator.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
     try:
         yield
-        assert process.returncode is None, (directory / "operator.log").read_text()
+    except Exception as error:
+        error.add_note((directory / "operator.log").read_text()[-4000:])
+        raise
     finally:
         if process.returncode is None:
             process.terminate()

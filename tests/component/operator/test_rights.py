@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def install(api: Running, objects: list[Object]) -> None:
 
 async def stage(stack: AsyncExitStack, api: Running, mode: Mode, objects: list[Object], directory: Path) -> Kube:
     """Operator, router and a model's server at work; cluster-admin's client."""
-    ports = Ports(*(free_port() for _ in range(5)))
+    ports = Ports(*(free_port() for _ in fields(Ports)))
     kube = await stack.enter_async_context(Kube(access(api.kubeconfig)))
     await left_by_earlier_installations(kube, mode)
     await stack.enter_async_context(model_server(ports.model))
