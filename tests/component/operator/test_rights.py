@@ -78,7 +78,7 @@ def api() -> Iterator[Running]:
 
 @pytest.mark.parametrize("mode", [pytest.param(mode, id=name) for name, mode in MODES.items()])
 async def test_every_right_is_used_and_none_is_missing(api: Running, tmp_path: Path, mode: Mode) -> None:
-    """Seen failing with one right too many, and with any of ten taken away."""
+    """Seen failing with one right too many, and with any of thirteen taken away."""
     objects = [item for item in yaml.load_all(render(*mode.options), yaml.CSafeLoader) if item]
     install(api, objects)
     async with AsyncExitStack() as stack:
