@@ -22,10 +22,10 @@ EXPLAINED: Final[Mapping[tuple[str, str], str]] = {
     ): "the chart's volumes are bounded, roots are"
     " read-only; how much disk models take is for the namespace's LimitRange and ResourceQuota",
     ("", "container-image-pull-policy"): "pin images by digest instead, which also says what is run",
-    ("", "deployment-has-host-podantiaffinity"): "routers and operators are spread by topologySpreadConstraints",
     ("models", "pod-networkpolicy"): "who may ask a model is for its owner to say (docs/network.md)",
     ("inflight-selftest", "pod-probes"): "it runs once and ends",
     ("inflight-selftest", "pod-networkpolicy"): "it listens nowhere, and asks what any client may ask",
+    ("models", "deployment-has-host-podantiaffinity"): "the scheduler spreads them over nodes and zones by default",
     ("models", "deployment-replicas"): "the HPA's, within the bounds that the user has set",
     ("models", "deployment-has-poddisruptionbudget"): "a budget for one replica would keep nodes from being drained",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,16 +16,10 @@ import aiohttp
 import yaml
 
 from inflight_demo.manifests import render
+from ports import free_port
 
 CHART_FILES = Path(__file__).parents[2] / "charts" / "inflight" / "files"
 ENVOY = str(files("envoy") / "_bin" / "envoy")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rendered_text(name: str) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+import ports
 
 ROOT = Path(__file__).parents[2] / "model-server"
 _LAUNCH = "from model_server.__main__ import main; main()"
@@ -150,9 +151,8 @@ async def one_answer(reader: asyncio.StreamReader) -> int:
 
 
 def free_port() -> str:
-    """That nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
+    """That nobody listens on now, as an argument."""
+    return str(ports.free_port())
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:

@@ -25,7 +25,7 @@ import yaml
 
 import local_envoy
 from inflight_cluster import pki
-from local_envoy import free_port
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRAPE = ROOT / "manifests" / "prometheus-scrape.yaml"

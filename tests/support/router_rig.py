@@ -17,8 +17,9 @@ from yarl import URL
 from edge_tokens import certificate
 from inflight_operator.xds.model import Programmed, RouteSpec
 from inflight_operator.xds.plane import ControlPlane, Ports, Server, serve
-from local_envoy import Envoy, edge_secret, envoy, free_port
+from local_envoy import Envoy, edge_secret, envoy
 from pods import Pod, pod
+from ports import free_port
 
 Key = tuple[str, str]
 

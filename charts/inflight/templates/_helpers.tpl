@@ -35,17 +35,22 @@ app.kubernetes.io/component: {{ .component }}
 {{- and .Values.certificates.generate (not .Values.certManager.enabled) -}}
 {{- end }}
 
-{{/* One component's pods on different nodes and in different zones, where there are several. */}}
+{{/*
+One component's pods on different nodes and in different zones, where there are several. By affinity: of several spread
+constraints the scheduler heeds none on nodes that lack one of the labels, and zones are often not labelled.
+*/}}
 {{- define "inflight.spread" -}}
-topologySpreadConstraints:
-  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-  - maxSkew: 1
-    topologyKey: {{ $key }}
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels:
-        {{- include "inflight.selector" $ | nindent 8 }}
-  {{- end }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      {{- range $key, $weight := dict "kubernetes.io/hostname" 100 "topology.kubernetes.io/zone" 50 }}
+      - weight: {{ $weight }}
+        podAffinityTerm:
+          topologyKey: {{ $key }}
+          labelSelector:
+            matchLabels:
+              {{- include "inflight.selector" $ | nindent 14 }}
+      {{- end }}
 {{- end }}
 
 {{/* What the restricted Pod Security Standard wants of a pod. */}}

@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 import yaml
 
-from local_envoy import free_port
 from model_process import ServerProcess, started
 from monitoring import ROOT, World, component, model_pod, until
+from ports import free_port
 from route_specs import backend, route_spec
 from router_rig import Rig
 

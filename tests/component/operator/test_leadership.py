@@ -22,6 +22,7 @@ from inflight_demo.manifests import NAMESPACE
 from inflight_operator.decide import election
 from inflight_probe.kube import ApiError, Kube, Object, access
 from installed import OPERATOR, environment, install
+from ports import free_port
 
 APISERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/{}"
 OURS = APISERVICE.format("v1beta2.custom.metrics.k8s.io")
@@ -60,7 +61,7 @@ class House:
     running: list[Process] = field(default_factory=list)
 
     async def start(self, name: str) -> Process:
-        ports = free_ports(3)
+        ports = [free_port() for _ in range(3)]
         told = environment(
             {
                 "INFLIGHT_POD_NAME": name,
@@ -153,15 +154,6 @@ def own_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("", 0)) for _ in range(count)]
-    try:
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 async def test_the_first_leads_the_second_waits_and_everything_belongs_to_the_installation(house: House) -> None:

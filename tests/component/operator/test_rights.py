@@ -34,9 +34,10 @@ from inflight_operator.installation import aggregation, issue
 from inflight_operator.installation.certificates import AUTHORITY, ROUTERS
 from inflight_operator.installation.lastgood import NAME as LAST_GOOD
 from inflight_probe.kube import ApiError, Kube, Object, access, condition, path
-from local_envoy import envoy, free_port
+from local_envoy import envoy
 from modeldeployments import install_definition
 from operator_process import LIFETIME_SECONDS, USER, Ports, model_server, operator
+from ports import free_port
 
 TENANT = "demo"
 

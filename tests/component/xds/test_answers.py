@@ -18,7 +18,7 @@ from envoy.config.route.v3 import route_pb2
 from inflight_operator.xds import build, clusters, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import RouteSpec
-from local_envoy import free_port
+from ports import free_port
 from route_specs import backend, route_spec
 from router_rig import Answer, Rig
 

@@ -20,8 +20,9 @@ import yaml
 import edge_tokens
 from inflight_operator.xds import lastgood
 from inflight_operator.xds.model import Endpoint, Issuer, RouteSpec
-from local_envoy import CHART_FILES, ENVOY, bootstrap, envoy, free_port, with_ports
+from local_envoy import CHART_FILES, ENVOY, bootstrap, envoy, with_ports
 from pods import Pod
+from ports import free_port
 from route_specs import backend, route_spec
 from router_rig import Rig
 
