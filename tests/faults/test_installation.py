@@ -172,8 +172,8 @@ async def gone(stage):
     async def nothing():
         own = kubectl("-n", SYSTEM, "get", "all,secret,cm,lease,endpointslice,sa,role,rolebinding,pdb", "-o", "name")
         wide = kubectl("get", "clusterrole,clusterrolebinding,apiservice", "-o", "name")
-        left = [line for line in (own + wide).splitlines() if "inflight" in line or "custom.metrics" in line]
-        return not left
+        names = [line.partition("/")[2] for line in (own + wide).splitlines()]
+        return not [name for name in names if name.startswith("inflight-") or "custom.metrics" in name]
 
     await stage.kube.wait_until(nothing, "nothing of the installation is left", seconds=90)
 
