@@ -83,13 +83,13 @@ class Leader:
     async def run(self) -> None:
         """Act until cancelled. StandDownError; anything else that is raised is a bug."""
         async with contextlib.AsyncExitStack() as stack:
-            certificates = await self._certificates()
-            other = await self._presence.adapter()
-            self._metrics_api = MetricsMode.NONE if other else self._settings.metrics_api
-            await self._listen(stack)
-            self._reconciler = self._make_reconciler(other)
-            await self._read_everything()
             try:
+                certificates = await self._certificates()
+                other = await self._presence.adapter()
+                self._metrics_api = MetricsMode.NONE if other else self._settings.metrics_api
+                await self._listen(stack)
+                self._reconciler = self._make_reconciler(other)
+                await self._read_everything()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
                     group.create_task(self._tick(), name="tick")

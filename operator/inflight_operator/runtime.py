@@ -100,7 +100,6 @@ class Operator:
                 _log.warning("the Lease is lost: this operator no longer acts")
             except* StandDownError as why:
                 _log.warning("standing for leader anew", why=str(why.exceptions[0]))
-                await self._lease.give_back()
             finally:
                 telemetry.step_down()
                 self._leader = None

@@ -35,6 +35,9 @@ class MemoryKube:
         await self._reach()
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
+    async def list(self, kind: str, _namespace: str | None = None, _selector: str = "") -> Any:
+        raise TransientError(f"API server: {kind} can't be listed")
+
     async def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
         await self._reach()
         key = (kind, namespace, body["metadata"]["name"])

@@ -49,9 +49,11 @@ class Candidate:
             await asyncio.sleep(election.look_again(self._seen, self._clock()))
 
     async def keep(self) -> None:
-        """Renew for ever. LostError: it can't be renewed in time, or somebody else has it."""
+        """Renew until it is given back. LostError: it can't be renewed in time, or somebody else has it."""
         while True:
             await asyncio.sleep(min(election.RENEW_EVERY_SECONDS, max(0.0, self._left())))
+            if not self.leading:
+                return
             await self._try("renew", self._take, self._left())
             others = self._seen and self._seen.lease and self._seen.lease.holder != self._me
             if others or self._left() <= 0:
