@@ -21,10 +21,11 @@ from inflight_operator.access import Access
 from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import TransientError
+from inflight_operator.insisting import insist
 from inflight_operator.installation.certificates import Certificates
 from inflight_operator.installation.lastgood import LastGood
 from inflight_operator.installation.lease import Candidate
-from inflight_operator.installation.presence import RETRY_SECONDS, Presence
+from inflight_operator.installation.presence import Presence
 from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.observe import keys
@@ -113,13 +114,8 @@ class Leader:
             hosts=settings.hosts,
             lifetime=settings.certificate_seconds,
         )
-        while True:
-            try:
-                await made.refresh()
-                return made
-            except TransientError as error:
-                _log.warning("the installation's certificates can't be made yet", error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+        await insist(made.refresh, "the installation's certificates can't be made yet")
+        return made
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -151,15 +147,8 @@ class Leader:
 
     async def _read_everything(self) -> None:
         """The first full world. Until every key of it has been reconciled once, no router is told anything."""
-        while True:
-            try:
-                await refresh(self._kube, self._store, self._settings.watch_namespaces)
-                break
-            except TransientError as error:
-                _log.warning(
-                    "can't read the cluster yet; is the CRD installed, may the operator list?", error=str(error)
-                )
-                await asyncio.sleep(RETRY_SECONDS)
+        everything = partial(refresh, self._kube, self._store, self._settings.watch_namespaces)
+        await insist(everything, "can't read the cluster yet; is the CRD installed, may the operator list?")
         await self._reconciler.prime()
         self._first = set(self._store.known())
         self._open_when_whole()
@@ -203,11 +192,7 @@ class Leader:
 
     async def _renew(self, certificates: Certificates) -> None:
         while True:
-            try:
-                wait = await certificates.refresh()
-            except TransientError as error:
-                _log.warning("certificates can't be looked after now", error=str(error))
-                wait = RETRY_SECONDS
+            wait = await insist(certificates.refresh, "certificates can't be looked after now")
             await asyncio.sleep(wait)
 
     async def _hand_over(self) -> None:

@@ -89,7 +89,7 @@ class Operator:
         while True:
             await self._lease.win()
             leader = Leader(self._settings, self._kube, self._store, self._lease)
-            leader.serve_from(frozenset[Endpoint]().union(*self._routers.values()))
+            leader.serve_from(self._serving())
             self._leader = leader
             telemetry.LEADING.set(1)
             try:
@@ -126,7 +126,11 @@ class Operator:
             return
         self._routers[metadata["name"]] = frozenset() if deleted else routers.ready(piece)
         if self._leader:
-            self._leader.serve_from(frozenset[Endpoint]().union(*self._routers.values()))
+            self._leader.serve_from(self._serving())
+
+    def _serving(self) -> frozenset[Endpoint]:
+        """The ready routers of all slices."""
+        return frozenset[Endpoint]().union(*self._routers.values())
 
     async def _resync(self) -> None:
         """Read everything, now and then again: no event that got lost is lost for long."""

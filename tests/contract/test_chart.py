@@ -22,7 +22,7 @@ from inflight_operator import settings
 from inflight_operator.installation import aggregation, endpoint, lease, owner
 from inflight_operator.leader import HAND_OVER_SECONDS
 from inflight_operator.settings import MetricsMode
-from inflight_operator.xds import listener
+from inflight_operator.xds import lastgood, listener
 from inflight_operator.xds.listener import Ports
 from modeldeployments import DEFINITION
 from rights import spelled
@@ -316,6 +316,11 @@ def test_the_apiservice_that_the_operator_makes_fits_the_service() -> None:
     assert spec["service"]["port"] in [port["port"] for port in service["spec"]["ports"]]
     assert (lease.NAME, endpoint.NAME, owner.SERVICE) == ("inflight-operator",) * 3
     assert "APIService" not in {kind for kind, _ in objects_of()}
+
+
+def test_operator_script_and_bootstrap_agree_where_the_last_known_good_configuration_is_unpacked() -> None:
+    for name in ("start.sh", "bootstrap.yaml"):
+        assert lastgood.DIRECTORY in (CHART / "files" / name).read_text()
 
 
 @every_variation

@@ -6,13 +6,14 @@ Both lead here only once it serves, and both are put right again when somebody e
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 import structlog
 
 from inflight_operator import tls
 from inflight_operator.apply.report import write_event
-from inflight_operator.errors import TransientError
+from inflight_operator.insisting import insist
 from inflight_operator.installation import aggregation, endpoint, owner
 from inflight_operator.kube.client import Kube
 from inflight_operator.settings import MetricsMode, Settings
@@ -20,7 +21,6 @@ from inflight_operator.settings import MetricsMode, Settings
 _log: Final = structlog.get_logger(__name__)
 
 LOOK_EVERY_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1.0
 _REPLACED_EVERY_SECONDS: Final = 0.2
 
 
@@ -41,30 +41,27 @@ class Presence:
         """Another metrics adapter that has the place of ours, in words; None: there is none, or we want none."""
         if self._settings.metrics_api is not MetricsMode.BUILTIN:
             return None
-        while True:
-            try:
-                self._other = await aggregation.taken_by(self._kube, self._settings.namespace)
-                if self._other:
-                    await self._tell(self._other)
-                return self._other
-            except TransientError as error:
-                _log.warning("can't see whether another adapter serves custom metrics", error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+        self._other = await insist(
+            partial(aggregation.taken_by, self._kube, self._settings.namespace),
+            "can't see whether another adapter serves custom metrics",
+        )
+        if self._other:
+            await insist(partial(self._tell, self._other), "can't tell that another adapter serves custom metrics")
+        return self._other
 
     async def keep(self) -> None:
         """Lead routers and API server here, for ever. StandDownError when another adapter came or went."""
         told = False
         while True:
-            try:
-                await self._publish()
-                await self._join()
-                if not told:
-                    told = True
-                    _log.info("routers and HPAs are served from here")
-                await asyncio.sleep(LOOK_EVERY_SECONDS)
-            except TransientError as error:
-                _log.warning("not everybody is sent here yet", error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+            await insist(self._here_and_joined, "not everybody is sent here yet")
+            if not told:
+                told = True
+                _log.info("routers and HPAs are served from here")
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+    async def _here_and_joined(self) -> None:
+        await self._publish()
+        await self._join()
 
     async def replaced(self) -> None:
         """Wait until the Service leads to somebody else. TransientError."""
