@@ -13,7 +13,7 @@ from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import TransientError
 from inflight_operator.keyring import KeyRing
-from inflight_operator.kube.client import Kube
+from inflight_operator.kube.client import Kube, _Call, _path
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import CHILD_KINDS, Store
 from inflight_operator.reconcile import Reconciler
@@ -198,11 +198,19 @@ class Bench:
     async def wipe(self, name: str) -> None:
         """Delete the ModelDeployment and, as the garbage collector would, what it owned."""
         await self._quiet().delete(names.KIND, await self.get(names.KIND, name))
-        for kind in CHILD_KINDS:
-            for item in (await self.kube.list(kind, NAMESPACE, f"{names.MODEL_DEPLOYMENT}={name}")).items:
-                await self._quiet().delete(kind, item)
+        await self._collect(f"{names.MODEL_DEPLOYMENT}={name}")
         self.routers.remove((NAMESPACE, name))
         self.restart()
+
+    async def leave(self) -> None:
+        """Delete everything: what a test leaves behind makes every list of the next ones longer."""
+        await self._quiet()._send(_Call("DELETE", _path(names.KIND, NAMESPACE), {}))
+        await self._collect(names.MODEL_DEPLOYMENT)
+        await self.kube.close()
+
+    async def _collect(self, selector: str) -> None:
+        for kind in CHILD_KINDS:
+            await self._quiet()._send(_Call("DELETE", _path(kind, NAMESPACE), {"labelSelector": selector}))
 
     async def state(self, name: str) -> str:
         """Everything that matters, canonical: equal for two ways that lead to the same world."""

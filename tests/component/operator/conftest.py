@@ -28,8 +28,9 @@ def api() -> Iterator[Running]:
 @pytest.fixture
 async def bench(api: Running, crd: None) -> AsyncIterator[Bench]:
     kube = await FragileKube.connect(api.kubeconfig)
-    yield Bench(kube)
-    await kube.close()
+    found = Bench(kube)
+    yield found
+    await found.leave()
 
 
 @pytest.fixture(scope="session")
