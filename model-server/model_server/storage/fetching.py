@@ -139,9 +139,10 @@ class _Fetching:
             store = opened(uri, self.storage, local_files=model.local_files)
             yield Bucket(store).files(store.prefix)
             return
+        from model_server.storage.connections import Pool  # noqa: PLC0415
         from model_server.storage.http import HttpFile  # noqa: PLC0415
 
-        file = HttpFile(uri, sha256=model.sha256, local_files=model.local_files)
+        file = HttpFile(lambda: uri, uri.host, Pool(any_address=model.local_files), sha256=model.sha256)
         # A server may send its answer's head a byte at a time: no time-out of a read ends that.
         alarm = threading.Timer(max(0.0, self.budget.left()), file.close)
         alarm.daemon = True

@@ -20,12 +20,16 @@ from model_server.storage.remote import PIECE_BYTES, Remote
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _NUMBER: Final = 8
 """Bytes of a position, little-endian."""
+_LARGE: Final = 64
+_LARGE_TIMES: Final = 4
+"""A file of so many pieces has larger ones: a server may want a new connection for each, and there are enough."""
 
 
 def cuts(size: int) -> Iterator[tuple[int, int]]:
     """[start, stop) of each piece of a file of `size` bytes."""
-    for start in range(0, size, PIECE_BYTES):
-        yield start, min(start + PIECE_BYTES, size)
+    piece = PIECE_BYTES if size < _LARGE * PIECE_BYTES else _LARGE_TIMES * PIECE_BYTES
+    for start in range(0, size, piece):
+        yield start, min(start + piece, size)
 
 
 def described(source: Sequence[str], remotes: Mapping[str, Remote], *, digest_known: bool) -> bytes | None:
@@ -36,7 +40,12 @@ def described(source: Sequence[str], remotes: Mapping[str, Remote], *, digest_kn
     files = [[name, remote.size, remote.version] for name, remote in remotes.items()]
     # A URL may carry a signature that isn't for everybody who can read the volume.
     where = hashlib.sha256("\n".join(source).encode()).hexdigest()
-    return json.dumps({"source": where, "boot": boot, "piece": PIECE_BYTES, "files": files}).encode() + b"\n"
+    return (
+        json.dumps(
+            {"source": where, "boot": boot, "piece": [PIECE_BYTES, _LARGE, _LARGE_TIMES], "files": files}
+        ).encode()
+        + b"\n"
+    )
 
 
 class Journal:

@@ -9,11 +9,14 @@ over http a proxy that isn't there stands in the way to every host but those tha
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from model_server.errors import LoadFailure, Reason, first_line
 from model_server.settings import StorageSettings
@@ -44,6 +47,8 @@ _IDENTITY_HOSTS: Final = {
     "az": ("microsoftonline.com", "microsoftonline.us", "partner.microsoftonline.cn"),
 }
 """Where the pod's own identity is changed for the store's credentials."""
+_SIGNED_FOR: Final = timedelta(minutes=30)
+"""More than clocks may differ, which S3 allows 15 minutes for. Each request has a URL of its own."""
 _NO_PROXY_THERE: Final = "http://127.0.0.1:9"
 _OPTIONAL: Final = {"s3": {"AWS_SESSION_TOKEN": "session_token"}}  # nosec B105 # a name
 
@@ -59,6 +64,10 @@ class Opened:
     """Where in it the model lies."""
     identity: str
     """As whom it is asked, in words."""
+    sign: Callable[[str], str] | None = None
+    """Object → a URL that needs no more than itself; where such can be made without asking anybody."""
+    any_address: bool = False
+    """Whether its objects may lie on this machine."""
 
 
 def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Opened:
@@ -86,7 +95,9 @@ def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Op
         if uri.scheme == "s3":
             options["region"] = settings.region or "us-east-1"
             options |= {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
-            return Opened(store.S3Store(uri.host, **how), bucket, uri.path, identity)
+            found = store.S3Store(uri.host, **how)
+            sign = functools.partial(_signed, found) if "skip_signature" not in options and not getproxies() else None
+            return Opened(found, bucket, uri.path, identity, sign, local_files)
         if uri.scheme == "gs":
             options |= {"base_url": endpoint} if endpoint else {}
             return Opened(store.GCSStore(uri.host, **how), bucket, uri.path, identity)
@@ -97,6 +108,12 @@ def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Op
     except BaseError as error:  # its text may quote the Secret
         why = f"what is in the storage Secret can't be used as {_wanted(uri.scheme)}"
         raise LoadFailure(Reason.FETCH_FAILED, why if settings.secret_dir else first_line(error)) from None
+
+
+def _signed(found: S3Store, path: str) -> str:
+    from obstore import sign  # noqa: PLC0415
+
+    return sign(found, "GET", path, _SIGNED_FOR)
 
 
 def _client(scheme: str, settings: StorageSettings, local_files: bool) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """Files fetched in pieces over several connections at once, and hashed in order while they come in.
 
-Pieces are written where they belong in the file as they arrive; the caller's thread follows the bytes that are there
-without a gap, reads them back (from the page cache) and hashes them. So memory stays at a few buffers, however large
-the model is, and the digest is there when the last byte is.
+Pieces are written where they belong in the file as they arrive; the caller's thread follows, a piece behind, and
+hashes them where they lie in the page cache. So memory stays at a few buffers, however large the model is. Who fetches
+waits for who hashes when that falls behind: the digest is there soon after the last byte, and what is hashed has not
+left the page cache, also where memory is short.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,11 +25,18 @@ from model_server.errors import LoadFailure, Reason
 from model_server.storage.attempts import PAUSES, InterruptedFetch, TransientError
 from model_server.storage.files import DiskFailure, writing
 from model_server.storage.pieces import AbandonedError, Piece, Plan, Wanted
-from model_server.storage.remote import ChangedError
+from model_server.storage.remote import PIECE_BYTES, ChangedError
 
 _log = structlog.get_logger()
 
-_HASH_BYTES: Final = 256 * 1024
+_WINDOW_BYTES: Final = PIECE_BYTES
+"""Hashed at once, and mapped for it: copying them into a buffer took two thirds as long as hashing them."""
+_LEAD_BYTES: Final = 8 * PIECE_BYTES
+"""No piece is begun while this much more has been fetched than hashed. Without a bound, on two cores, the fetching
+threads left the hashing one no time: when they had ended, it went on alone for almost as long again."""
+_MAPPED: Final = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+_NICE: Final = 10
+"""How much the fetching threads stand back behind the hashing one, for the same reason."""
 _LOOK_SECONDS: Final = 0.1
 _PROGRESS_SECONDS: Final = 5.0
 _JOIN_SECONDS: Final = 1.0
@@ -71,6 +82,9 @@ class Transfer:
         self._ended = False
         self._workers = min(connections, self._plan.count)
         self._bytes = 0
+        self._hashed_bytes = 0
+        self._starved = False
+        """Whether what is to be hashed next isn't here yet."""
         self._progress = _Progress(sum(wanted.remote.size or 0 for wanted in plan.files))
 
     def run(self) -> list[str]:
@@ -103,23 +117,34 @@ class Transfer:
     # The caller's thread ---------------------------------------------------------------------------------------------
 
     def _hashed(self, wanted: Wanted, pieces: Sequence[Piece]) -> str:
-        hashed, buffer = hashlib.sha256(), memoryview(bytearray(_HASH_BYTES))
+        hashed, at = hashlib.sha256(), 0
         with wanted.path.open("rb", buffering=0) as file:
             for piece in pieces:
-                while not piece.done or file.tell() < piece.position:
-                    if file.tell() < piece.position:
-                        count = file.readinto(buffer[: piece.position - file.tell()])
-                        if not count:
-                            raise DiskFailure(f"{wanted.path.name[:200]!r} has got shorter")
-                        hashed.update(buffer[:count])
-                    else:
+                while not piece.done or at < piece.position:
+                    count = min(piece.position - at, _WINDOW_BYTES)
+                    if count < _WINDOW_BYTES and not piece.done:
                         self._wait(piece)
+                        continue
+                    if os.fstat(file.fileno()).st_size < at + count:
+                        raise DiskFailure(f"{wanted.path.name[:200]!r} has got shorter")
+                    with mmap.mmap(file.fileno(), count, _MAPPED, mmap.PROT_READ, offset=at) as window:
+                        hashed.update(window)
+                    at += count
+                    self._follow(count)
         return hashed.hexdigest()
+
+    def _follow(self, count: int) -> None:
+        with self._changed:
+            self._hashed_bytes += count
+            self._changed.notify_all()
 
     def _wait(self, piece: Piece) -> None:
         with self._changed:
             if self._error is None and not piece.done:
+                self._starved = True
+                self._changed.notify_all()
                 self._changed.wait(_LOOK_SECONDS)
+                self._starved = False
         if self._error is not None:
             raise self._error
         self._budget.check(self._bytes)
@@ -129,8 +154,10 @@ class Transfer:
 
     def _work(self, worker: int) -> None:
         try:
+            if sys.platform == "linux":  # elsewhere threads have no priorities of their own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while not self._ended and not self._plan.over:
-                piece = self._plan.take(worker, time.monotonic())
+                piece = None if self._ahead else self._plan.take(worker, time.monotonic())
                 if piece is None:
                     with self._changed:
                         self._changed.wait(_LOOK_SECONDS)
@@ -138,6 +165,11 @@ class Transfer:
                     return
         except BaseException as error:
             self._fail(error)
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether there is enough to hash for now."""
+        return self._bytes - self._hashed_bytes > _LEAD_BYTES and not self._starved
 
     def _fetched(self, piece: Piece, worker: int) -> bool:
         """Whether this worker should go on: not when its connections fail and others' don't."""

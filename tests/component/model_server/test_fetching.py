@@ -276,10 +276,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def trusting(tls: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_server.storage import http
+    from model_server.storage import connections
 
     monkeypatch.setenv("SSL_CERT_FILE", str(tls[0]))
-    http._tls_context.cache_clear()
+    connections._tls_context.cache_clear()
 
 
 @pytest.mark.usefixtures("trusting")

@@ -17,7 +17,7 @@ import pytest
 from model_process import ROOT
 from model_server.errors import LoadFailure
 from model_server.settings import ModelSettings, StorageSettings
-from model_server.storage import http, journal
+from model_server.storage import connections, journal
 from model_server.storage.fetching import Fetched, fetch
 from model_server.storage.remote import PIECE_BYTES
 from model_store import Asked, FileServer, Handler, certificate, serving, slowly
@@ -79,7 +79,7 @@ def killed_tls(tls: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     models = tmp_path_factory.mktemp("killed") / "models"
     with pytest.MonkeyPatch.context() as patched, serving(FileServer(CONTENT), tls) as server:
         patched.setenv("SSL_CERT_FILE", str(tls[0]))
-        http._tls_context.cache_clear()
+        connections._tls_context.cache_clear()
         killed_half_way(server, models, "")
         yield server, models
 

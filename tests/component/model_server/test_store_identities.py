@@ -12,13 +12,18 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import object_stores
 from model_server import settings
 from model_server.errors import LoadFailure
-from model_server.storage import addresses
+from model_server.settings import StorageSettings
+from model_server.storage import addresses, connections
 from model_server.storage.fetching import Fetched, fetch
+from model_server.storage.stores import opened
+from model_server.storage.uri import parse
 from model_store import Asked, FileServer, Handler, certificate, send, serving
 
 TOKENS = "here-is-a-projected-token"
@@ -32,6 +37,7 @@ class Cloud(FileServer):
         super().__init__(b"abc")
         self.asked: list[tuple[str, dict[str, str], str]] = []
         self.redirect = ""
+        self.refuses_signed_urls = False
 
     def answer(self, handler: Handler) -> None:
         headers = {name.lower(): value for name, value in handler.headers.items()}
@@ -39,6 +45,8 @@ class Cloud(FileServer):
         self.asked.append((handler.path, headers, body))
         if (answer := self._token(handler.path, body)) is not None:
             send(handler, 200, answer.encode())
+        elif self.refuses_signed_urls and "X-Amz-Signature" in handler.path:
+            send(handler, 403)
         elif self.redirect:
             send(handler, 307, location=self.redirect)
         else:
@@ -59,14 +67,21 @@ class Cloud(FileServer):
 
     @property
     def identities(self) -> set[str]:
-        """What the store was told of who asks; token services left out."""
+        """What the store was told of who asks, in a header; token services and signed URLs left out."""
         return {headers.get("authorization", "") for path, headers, body in self.asked if path.endswith("/m")}
+
+    @property
+    def signed(self) -> list[dict[str, list[str]]]:
+        """What the store was told in signed URLs."""
+        urls = [urlsplit(path) for path, _, _ in self.asked]
+        return [parse_qs(url.query) for url in urls if url.path.endswith("/m") and url.query]
 
 
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     made = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made[0]))
+    connections._tls_context.cache_clear()
     return made
 
 
@@ -102,6 +117,14 @@ def token_file(directory: Path) -> str:
     return str(directory / "token")
 
 
+def require_keys(cloud: Cloud) -> None:
+    """The store is asked with the keys that came for the token, in a header and, for the object, in a URL."""
+    assert all(identity.startswith("AWS4-HMAC-SHA256 Credential=KEY/") for identity in cloud.identities)
+    assert len(cloud.signed) == 1
+    assert cloud.signed[0]["X-Amz-Credential"][0].startswith("KEY/")
+    assert cloud.signed[0]["X-Amz-Security-Token"] == ["t"]
+
+
 @pytest.mark.parametrize("scheme", URIS)
 def test_without_an_identity_nobody_is_asked_for_one_and_requests_are_unsigned(
     scheme: str, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,7 +140,7 @@ def test_a_service_account_at_aws_changes_its_token_for_keys(
     environ = {"AWS_WEB_IDENTITY_TOKEN_FILE": token_file(tmp_path), "AWS_ROLE_ARN": "arn:aws:iam::1:role/reader"}
     fetched("s3", cloud.url, tmp_path, monkeypatch, **environ, AWS_ENDPOINT_URL_STS=cloud.url)
     assert TOKENS in str(cloud.asked[0])
-    assert all(identity.startswith("AWS4-HMAC-SHA256 Credential=KEY/") for identity in cloud.identities)
+    require_keys(cloud)
 
 
 def test_a_pod_identity_at_aws_is_asked_for_keys(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +150,7 @@ def test_a_pod_identity_at_aws_is_asked_for_keys(cloud: Cloud, tmp_path: Path, m
         fetched("s3", cloud.url, tmp_path, monkeypatch, **environ, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=token)
         assert isinstance(agent, Cloud)
         assert [headers["authorization"] for _, headers, _ in agent.asked] == [TOKENS]
-    assert all(identity.startswith("AWS4-HMAC-SHA256 Credential=KEY/") for identity in cloud.identities)
+    require_keys(cloud)
 
 
 def test_a_service_account_at_azure_changes_its_token_for_one_of_the_store(
@@ -150,6 +173,45 @@ def test_a_service_account_at_google_is_asked_for_at_the_metadata_service(
         assert isinstance(metadata, Cloud)
         assert {headers.get("metadata-flavor") for _, headers, _ in metadata.asked} == {"Google"}
     assert cloud.identities == {"Bearer KEY"}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, str]:
+    """Of a storage Secret, for S3."""
+    return {"INFLIGHT_STORAGE_SECRET_DIR": str(object_stores.secret_dir(tmp_path / "secret", object_stores.S3_KEYS))}
+
+
+def test_a_bucket_that_refuses_signed_urls_is_asked_with_a_header(
+    cloud: Cloud, keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.refuses_signed_urls = True
+    assert fetched("s3", cloud.url, tmp_path, monkeypatch, **keys).path.read_bytes() == b"abc"
+    assert len(cloud.signed) == 1
+    assert [path for path, _, _ in cloud.asked][-1] == "/models/m"
+
+
+def test_where_a_proxy_leads_out_objects_are_read_by_who_knows_of_proxies(
+    keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = StorageSettings(endpoint="https://store.invalid", secret_dir=Path(*keys.values()))
+    uri = parse(URIS["s3"], sha256="", local_files=False)
+    assert opened(uri, storage, local_files=True).sign is not None
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+    assert opened(uri, storage, local_files=True).sign is None
+
+
+def test_a_signed_url_is_not_followed_to_a_place_that_is_refused(
+    cloud: Cloud, keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(FileServer(b"metadata")) as inside:
+        real = cloud.serve
+        cloud.serve = lambda asked, handler, **more: (  # type: ignore[method-assign]
+            send(handler, 307, location=inside.url) if handler.command == "GET" else real(asked, handler, **more)
+        )
+        with pytest.raises(LoadFailure):
+            fetched("s3", cloud.url, tmp_path, monkeypatch, **keys)
+        assert cloud.signed
+        assert inside.requests == []
 
 
 # Redirects: obstore follows them by itself ---------------------------------------------------------------------------

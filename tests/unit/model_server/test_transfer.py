@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from model_server.errors import LoadFailure
 from model_server.storage import pieces
+from model_server.storage import transfer as transferring
 from model_server.storage.attempts import TransientError
 from model_server.storage.pieces import AbandonedError, Piece, Plan, Wanted
 from model_server.storage.remote import PIECE_BYTES, ChangedError
@@ -120,6 +122,41 @@ def test_more_than_was_asked_for_is_not_written(tmp_path: Path) -> None:
 
     with pytest.raises(LoadFailure, match="more than it was asked for"):
         transfer(tmp_path, Generous(content(10)))
+
+
+def test_who_fetches_waits_for_who_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is hashed last would be read from the disk again, and hashing would go on long after the last byte."""
+    may_hash = threading.Event()
+
+    class Held:
+        def __init__(self) -> None:
+            self.hashed = hashlib.sha256()
+
+        def update(self, data: bytes) -> None:
+            may_hash.wait(30)
+            self.hashed.update(data)
+
+        def hexdigest(self) -> str:
+            return self.hashed.hexdigest()
+
+    class Hashing:
+        sha256 = Held
+
+    monkeypatch.setattr(transferring, "hashlib", Hashing)
+    monkeypatch.setattr(transferring, "_LEAD_BYTES", 2 * PIECE_BYTES)
+    made = Made(content(9 * PIECE_BYTES)[: 9 * PIECE_BYTES])
+    running = threading.Thread(target=transfer, args=(tmp_path, made), kwargs={"connections": 2})
+    running.start()
+    deadline = time.monotonic() + 60
+    while len(made.reads) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert len(made.reads) <= 2 + 1 + 2, (
+        "the lead, the piece that exceeds it, and one more under way on each connection"
+    )
+    may_hash.set()
+    running.join()
+    assert len(made.reads) == 9
 
 
 @pytest.mark.parametrize(
