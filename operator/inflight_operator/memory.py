@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from inflight_operator.api.world import Address, Failure
 from inflight_operator.decide.floor import Floor
 from inflight_operator.decide.scaling import Wish
+from inflight_operator.decide.stickiness import Run
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Memory:
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)
     published_at: float | None = None
+    places: tuple[Run, ...] = ()
+    """Of sticky users."""
 
     def keep_only(self, revisions: Iterable[str]) -> None:
         """Forget revisions that are no longer live."""

@@ -12,12 +12,12 @@ from typing import Final, Protocol
 
 from inflight_operator.api.conditions import Reason
 from inflight_operator.api.names import Key
-from inflight_operator.api.spec import parse
+from inflight_operator.api.spec import Choice, choice_of, parse
 from inflight_operator.api.world import Revision, World
 from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
-from inflight_operator.decide import demand, endpoints, health, weights
+from inflight_operator.decide import demand, endpoints, health, stickiness, weights
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
@@ -112,7 +112,11 @@ class Reconciler:
         memory = self._memory.setdefault(seen.key, Memory())
         routable = self._routable(memory, seen.revisions.values())
         gate = self._access.step(seen.key, seen.resource["spec"])
-        spec, serving, split = routes.as_told(seen, routable, gate.issuers)
+        try:
+            choice = choice_of(seen.resource["spec"])
+        except SpecError:
+            choice = Choice()
+        spec, serving, split = routes.as_told(seen, routable, gate.issuers, choice)
         self._plane.set(seen.key, spec)
         self._signal.serve(seen.key, serving, split, split)
         await self._telling.refuse(seen.resource, health.refused(reason, str(why)))
@@ -133,7 +137,17 @@ class Reconciler:
         routable = self._routable(run.memory, live.values())
         split = self._weights(run, plans, routable)
         gate = self._access.step(run.key, run.resource["spec"])
-        spec = routes.build(run.key, plans, live.values(), split.effective, routable=routable, access=gate.issuers)
+        places = self._places(run, split)
+        spec = routes.build(
+            run.key,
+            plans,
+            live.values(),
+            split.effective,
+            routable=routable,
+            access=gate.issuers,
+            choice=run.spec.choice,
+            places=places,
+        )
         self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
@@ -195,6 +209,13 @@ class Reconciler:
             demand=total,
             unknown_for=run.now - memory.unknown_since if memory.unknown_since is not None else 0.0,
         )
+
+    @staticmethod
+    def _places(run: Pass, split: weights.Weights) -> tuple[stickiness.Run, ...]:
+        """Where sticky users are, from where they were: as this process knows, else as the status says."""
+        before = run.memory.places or run.seen.places
+        run.memory.places = stickiness.decide(before, split.effective) if run.spec.choice.sticky else ()
+        return run.memory.places
 
     @staticmethod
     def _patience(run: Pass, programmed: Programmed) -> float:

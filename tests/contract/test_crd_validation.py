@@ -462,9 +462,50 @@ ACCESS_MISTAKES = [
 ]
 
 
+STICKY, RULES = "spec.traffic.sticky", "spec.traffic.rules"
+
+
+def rule(**fields: Any) -> Object:
+    return edited(RULES, [{"variant": "stable", **fields}])
+
+
+def below(prefix: str) -> Object:
+    return rule(path={"prefix": prefix})
+
+
+CHOICE_MISTAKES = [
+    row("sticky-by-nothing", edited(STICKY, {}), STICKY, "needs one of header and cookie"),
+    row("sticky-by-both", edited(STICKY, {"header": "x-a", "cookie": "a"}), STICKY, "needs one of"),
+    row(
+        "header-that-lasts", edited(STICKY, {"header": "x-a", "ttlSeconds": 60}), f"{STICKY}.ttlSeconds", "cookie only"
+    ),
+    row("header-in-capitals", edited(STICKY, {"header": "X-User"}), f"{STICKY}.header", "lower-case"),
+    row("header-of-the-router", edited(STICKY, {"header": "x-envoy-retry-on"}), f"{STICKY}.header", "x-envoy-"),
+    row("cookie-as-a-header", edited(STICKY, {"header": "cookie"}), f"{STICKY}.header", "use the field cookie"),
+    row("pseudo-header", edited(STICKY, {"header": ":authority"}), f"{STICKY}.header", "lower-case"),
+    row("cookie-with-a-pattern", edited(STICKY, {"cookie": "a.*"}), f"{STICKY}.cookie", "hyphens and underscores"),
+    row("cookie-with-a-value", edited(STICKY, {"cookie": "a=b"}), f"{STICKY}.cookie", "hyphens and underscores"),
+    row(
+        "cookie-for-a-moment", edited(STICKY, {"cookie": "a", "ttlSeconds": 59}), f"{STICKY}.ttlSeconds", "equal to 60"
+    ),
+    row("rule-for-nobody", edited(RULES, [{"header": {"name": "x-a"}}]), f"{RULES}[0].variant", "Required"),
+    row("rule-for-somebody-else", rule(variant="other", header={"name": "x-a"}), RULES, "one of the variants"),
+    row("rule-for-everything", rule(), f"{RULES}[0]", "needs a header, a path, or both"),
+    row("rule-header-in-capitals", rule(header={"name": "X-A"}), f"{RULES}[0].header.name", "lower-case"),
+    row("rule-value-with-a-newline", rule(header={"name": "a", "exact": "b\n"}), f"{RULES}[0].header.exact", "visible"),
+    row("rule-path-without-a-slash", below("v2/a"), f"{RULES}[0].path.prefix", "begin with a slash"),
+    row("rule-path-is-all", below("/"), f"{RULES}[0].path.prefix", "at least 2"),
+    row("rule-path-with-a-query", below("/v2?a"), f"{RULES}[0].path.prefix", "begin with a slash"),
+    row("rule-path-that-climbs", below("/v2/../a"), f"{RULES}[0].path.prefix", "segments"),
+    row("rule-path-that-ends-in-dots", below("/v2/.."), f"{RULES}[0].path.prefix", "segments"),
+    row("rule-path-with-two-slashes", below("/v2//a"), f"{RULES}[0].path.prefix", "segments"),
+    row("too-many-rules", edited(RULES, [{"variant": "stable", "path": {"prefix": "/a"}}] * 17), RULES, "at most 16"),
+]
+
+
 @pytest.mark.parametrize(
     ("resource", "field", "words"),
-    NAMES + VARIANTS + URIS + MODEL + SERVER + POD_TEMPLATE + AUTOSCALING + ACCESS_MISTAKES,
+    NAMES + VARIANTS + URIS + MODEL + SERVER + POD_TEMPLATE + AUTOSCALING + ACCESS_MISTAKES + CHOICE_MISTAKES,
 )
 def test_a_mistake_is_refused_and_the_field_named(api: Api, resource: Object, field: str, words: str) -> None:
     answer = api.create(resource)
@@ -550,6 +591,13 @@ FULL = {
                 },
             },
         ],
+        "traffic": {
+            "sticky": {"cookie": "inflight-user", "ttlSeconds": 3600},
+            "rules": [
+                {"variant": "candidate", "header": {"name": "x-qa", "exact": "1"}, "path": {"prefix": "/v2/"}},
+                {"variant": "stable", "header": {"name": "x-any"}},
+            ],
+        },
         "server": {
             "concurrency": 2,
             "maxQueue": 16,
@@ -682,6 +730,10 @@ def model(**fields: str) -> Object:
         pytest.param(issuer(jwks=KEYS), id="issuer-with-keys"),
         pytest.param(keys_at("https://login.example:8443/a/keys?v=1"), id="issuer-with-keys-elsewhere"),
         pytest.param(keys_at("https://10.0.0.8/keys"), id="issuer-with-a-private-address"),
+        pytest.param(edited(STICKY, {"header": "x-user-id"}), id="sticky-by-a-header"),
+        pytest.param(edited(STICKY, {"cookie": "inflight-user", "ttlSeconds": 31536000}), id="sticky-by-a-cookie"),
+        pytest.param(rule(header={"name": "x-qa", "exact": "a b"}, path={"prefix": "/v2/models/a.b/"}), id="rule"),
+        pytest.param(below("/v1/..a/b"), id="rule-for-a-name-with-dots"),
         pytest.param(edited("spec.server.resources.requests", {"cpu": 1, "memory": "0.5Gi"}), id="quantities"),
     ],
 )

@@ -12,7 +12,7 @@ from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.load import closed_loop
 from inflight_probe.scaling import OWNER
 
-IMAGES = ("digits", "sklearn", "image")
+IMAGES = ("digits", "sklearn", "image", "experiment")
 """Examples that read handwritten digits; the others answer whatever they are asked."""
 JSON = {"content-type": "application/json"}
 NUMBERS = ("waiting", "calculate")
@@ -40,6 +40,28 @@ async def test_an_example_reads_digits_it_never_saw(stage, installed, example):
     assert run.why() == {}
     right = sum(o.reply.answer == digits.labels[o.number] for o in run.ok)
     assert right / len(bodies) > 0.95
+
+
+async def test_in_an_experiment_each_user_sees_one_model_and_a_tester_the_candidate(stage, installed):
+    name = await serve_example(stage, "experiment")
+    body = request_body("images", installed.digits.images[:1])
+    url = f"/{stage.namespace}/{name}/v2/models/{name}/infer"
+
+    async def ask(http, **headers):
+        async with http.post(url, data=body, headers={**JSON, **headers}) as answer:
+            assert answer.status == 200, await answer.text()
+            return answer.headers["x-inflight-variant"], answer.cookies
+
+    async with aiohttp.ClientSession(stage.router, cookie_jar=aiohttp.DummyCookieJar()) as http:
+        users = [await ask(http) for _ in range(60)]
+        assert {variant for variant, _ in users} == {"stable", "candidate"}
+        for variant, cookies in users:
+            cookie = cookies["inflight-user"]
+            assert cookie["max-age"] == "86400"
+            again, none = await ask(http, cookie=f"inflight-user={cookie.value}")
+            assert again == variant
+            assert not none
+        assert {(await ask(http, **{"x-qa": "1"}))[0] for _ in range(20)} == {"candidate"}
 
 
 @pytest.mark.parametrize("example", NUMBERS)

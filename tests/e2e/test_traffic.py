@@ -1,6 +1,8 @@
 """What clients see of weights, variants and rollouts."""
 
 import asyncio
+import math
+from collections import Counter
 
 import aiohttp
 
@@ -20,6 +22,43 @@ async def test_traffic_is_split_by_the_weights_and_says_who_answered(stage):
     split = shares(run.variants(), {"stable": 80, "candidate": 20})
     assert all(share.within() for share in split), split
     assert {(o.reply.variant, o.reply.revision) for o in run.ok} == set(revisions.items())
+
+
+async def test_a_user_keeps_his_variant_and_a_change_of_weights_moves_only_whom_it_has_to(stage):
+    """The operators are replaced in between: who is where survives them."""
+    sticky = {"sticky": {"header": "x-user-id"}}
+
+    async def serve(weight):
+        return await stage.serve(
+            "sticky",
+            variant("stable", "e2e/echo/1/model.py", 100 - weight),
+            variant("candidate", "e2e/echo/2/model.py", weight),
+            traffic=sticky,
+        )
+
+    async def where():
+        async with session() as http:
+            found = []
+            for user in range(500):
+                url = f"{stage.router}/{stage.namespace}/sticky/v2/health/ready"
+                async with http.get(url, headers={"x-user-id": f"user-{user}"}) as answer:
+                    assert answer.status == 200
+                    found.append(answer.headers["x-inflight-variant"])
+            return found
+
+    await serve(10)
+    first = await where()
+    assert await where() == first
+    (split,) = shares(Counter(first), {"stable": 90, "candidate": 10})[:1]
+    assert split.within()
+    async with stage.without_operator():
+        assert await where() == first
+    told = await serve(20)
+    assert [(run["variant"], run["places"]) for run in told["status"]["sticky"]] == [("stable", 80), ("candidate", 20)]
+    second = await where()
+    moved = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
+    assert set(moved) == {("stable", "candidate")}
+    assert len(moved) <= 0.1 * 500 + 4 * math.sqrt(500 * 0.1 * 0.9)
 
 
 async def test_one_variant_can_be_asked_for(stage):

@@ -1,22 +1,25 @@
 """The installation under 200 requests/s: upgraded, rolled back, leaderless, with certificates that change every minute.
 
-Each test prints its figure; docs/numbers.md has them. `INFLIGHT_FAULT_SECONDS` shortens the long ones (600) for a look.
+Each test prints its figure; docs/numbers-install.md has them. `INFLIGHT_FAULT_SECONDS` shortens the long ones (600) for
+a look. `INFLIGHT_FAULT_WITHOUT=drain` or `last-good` takes a protection away: the test that it is for has to fail.
 """
 
 import asyncio
 import json
 import os
+import signal
 import time
 from contextlib import asynccontextmanager
 
 import pytest
 
 from inflight_demo.cluster import CLUSTER, ROOT, SYSTEM, quietly
-from inflight_probe import operators
+from inflight_probe import operators, pods
 from inflight_probe.kube import condition
 from stage import variant
 
 RATE = 200
+WITHOUT = os.environ.get("INFLIGHT_FAULT_WITHOUT", "")
 LONG = int(os.environ.get("INFLIGHT_FAULT_SECONDS", "600"))
 CHART = str(ROOT / "charts" / "inflight")
 ECHO = "e2e/echo/1/model.py"
@@ -59,6 +62,10 @@ async def loaded(stage, what, *, at_least=10_000):
 async def test_an_upgrade_and_a_rollback_lose_nothing(stage):
     """Routers, operators and the definition all change: other values, and another annotation on every pod."""
     other = ("--set", "router.drainSeconds=20,operator.logLevel=DEBUG,router.workers=1")
+    if WITHOUT == "drain":
+        at_once = json.dumps({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 0}}}})
+        kubectl("-n", SYSTEM, "patch", "deployment/inflight-router", "-p", at_once)
+        kubectl("-n", SYSTEM, "rollout", "status", "deployment/inflight-router", "--timeout=120s")
     revision = json.loads(helm("history", "inflight", "-o", "json"))[-1]["revision"]
     try:
         async with loaded(stage, "helm upgrade"):
@@ -75,12 +82,14 @@ async def test_new_operators_lose_nothing(stage):
 
 
 async def test_a_killed_leader_is_followed_and_the_hpa_has_its_metric_again(stage):
-    """Its pod is deleted without a goodbye, so that the other one has to find out."""
+    """As when its node is lost: it says nothing more, holds its sockets, and the other one has to find out."""
     async with loaded(stage, "leader killed"):
         gone = await operators.leader(stage.kube, SYSTEM)
         path = f"/api/v1/namespaces/{SYSTEM}/pods/{gone['metadata']['name']}"
         hpa = (await stage.owned("HorizontalPodAutoscaler", "model"))[0]["metadata"]["name"]
         began = time.monotonic()
+        for pid in pods.processes(gone["metadata"]["uid"]):
+            os.kill(pid, signal.SIGSTOP)
         await stage.kube.request("DELETE", path, {"gracePeriodSeconds": 0})
         led, without = None, 0.0
         while time.monotonic() - began < 60:
@@ -105,6 +114,8 @@ async def leads_now(stage, gone):
 async def test_without_operators_nothing_is_lost_and_a_new_router_serves(stage):
     async with loaded(stage, f"no operator for {LONG} s, then a router replaced", at_least=LONG * RATE):
         async with stage.without_operator():
+            if WITHOUT == "last-good":
+                await stage.kube.delete("ConfigMap", SYSTEM, "inflight-last-good")
             await asyncio.sleep(LONG)
             old = (await stage.kube.list_all("Pod", SYSTEM, ROUTER))[0]["metadata"]
             known = {pod["metadata"]["uid"] for pod in await stage.kube.list_all("Pod", SYSTEM, ROUTER)}

@@ -27,6 +27,7 @@ AUTOSCALING_DEFAULTS: Final[Json] = {
     "scaleDownStabilizationSeconds": 300,
 }
 REVISION_HISTORY_LIMIT: Final = 3
+COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600
 TOTAL_WEIGHT: Final = 100
 
 
@@ -74,6 +75,33 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Sticky:
+    """By what a user is known: the value of a request header, or of a cookie that is kept for `ttl_seconds`."""
+
+    header: str
+    cookie: str
+    ttl_seconds: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Requests for `variant`: with this header (`exact` None: any value), below this path; empty: whatever it is."""
+
+    variant: str
+    header: str
+    exact: str | None
+    path: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How it is chosen who answers, beside the weights."""
+
+    sticky: Sticky | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True)
 class Spec:
     """A whole ModelDeployment's spec; variants in the user's order, names unique, weights summing to 100.
 
@@ -84,6 +112,7 @@ class Spec:
     autoscaling: Autoscaling
     revision_history_limit: int
     access: Access | None = None
+    choice: Choice = Choice()
 
 
 def parse(name: str, spec: Json) -> Spec:
@@ -104,6 +133,7 @@ def parse(name: str, spec: Json) -> Spec:
         autoscaling=_autoscaling(spec.get("autoscaling") or {}),
         revision_history_limit=spec.get("revisionHistoryLimit", REVISION_HISTORY_LIMIT),
         access=access_of(spec),
+        choice=choice_of(spec),
     )
 
 
@@ -131,6 +161,34 @@ def _autoscaling(raw: Json) -> Autoscaling:
         target_in_flight=known.get("targetInFlight"),
         scale_down_stabilization_seconds=known["scaleDownStabilizationSeconds"],
     )
+
+
+def choice_of(spec: Json) -> Choice:
+    """Its `traffic.sticky` and `traffic.rules`; SpecError names the field that the user has to edit."""
+    traffic = spec.get("traffic") or {}
+    named = {variant["name"] for variant in spec.get("variants") or []}
+    rules = tuple(_rule(raw) for raw in traffic.get("rules") or ())
+    for rule in rules:
+        if rule.variant not in named:
+            raise SpecError("spec.traffic.rules", f"there is no variant {rule.variant!r}")
+    return Choice(_sticky(traffic.get("sticky")), rules)
+
+
+def _sticky(raw: Json | None) -> Sticky | None:
+    if raw is None:
+        return None
+    header, cookie = raw.get("header", ""), raw.get("cookie", "")
+    if bool(header) == bool(cookie):
+        raise SpecError("spec.traffic.sticky", "needs one of header and cookie")
+    return Sticky(header, cookie, raw.get("ttlSeconds", COOKIE_TTL_SECONDS))
+
+
+def _rule(raw: Json) -> Rule:
+    header, path = raw.get("header") or {}, raw.get("path") or {}
+    rule = Rule(raw.get("variant", ""), header.get("name", ""), header.get("exact"), path.get("prefix", ""))
+    if not rule.header and not rule.path:
+        raise SpecError("spec.traffic.rules", "a rule needs a header, a path, or both")
+    return rule
 
 
 def access_of(spec: Json) -> Access | None:

@@ -84,6 +84,12 @@ class World:
         variants = (self.resource.get("status") or {}).get("variants") or []
         return {variant["name"]: variant for variant in variants}
 
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Which variant had which places of sticky users last."""
+        runs = (self.resource.get("status") or {}).get("sticky") or []
+        return tuple((run["variant"], run["places"]) for run in runs)
+
     def of(self, variant: str) -> tuple[Revision, ...]:
         """The live revisions of a variant."""
         return tuple(r for r in self.revisions.values() if r.variant == variant and r.live)

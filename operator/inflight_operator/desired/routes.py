@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
-from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
+from inflight_operator.api.spec import SERVER_DEFAULTS, Choice, Variant
 from inflight_operator.api.world import Address, Revision, World
+from inflight_operator.decide import stickiness
+from inflight_operator.decide.stickiness import Run
 from inflight_operator.decide.weights import share
-from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec
+from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec, Rule, Sticky
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
 """How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
@@ -37,22 +39,28 @@ def build(
     *,
     routable: Mapping[str, Addresses],
     access: tuple[Issuer, ...] | None,
+    choice: Choice,
+    places: Sequence[Run],
 ) -> RouteSpec:
     """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision, `access`
-    whose tokens are asked for."""
+    whose tokens are asked for, `places` where sticky users are."""
     plans = list(plans)
+    serving = {plan.variant.name: plan.serving.name for plan in plans}
+    shares = places if choice.sticky else [(name, effective[name]) for name in serving]
     return RouteSpec(
         namespace=key[0],
         name=key[1],
         backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
-        split=tuple((p.serving.name, effective[p.variant.name]) for p in plans if effective[p.variant.name] > 0),
-        direct=tuple((p.variant.name, p.serving.name) for p in plans),
+        split=_split(shares, serving) if any(effective.values()) else (),
+        direct=tuple(serving.items()),
         access=access,
+        sticky=_sticky(choice),
+        rules=_rules(choice, serving),
     )
 
 
 def as_told(
-    seen: World, routable: Mapping[str, Addresses], access: tuple[Issuer, ...] | None
+    seen: World, routable: Mapping[str, Addresses], access: tuple[Issuer, ...] | None, choice: Choice
 ) -> tuple[RouteSpec, dict[str, str], dict[str, int]]:
     """Routes to what served when the status was last written, with the endpoints of now: for a ModelDeployment whose
     present spec can't be acted on. With them the revisions that serve and their weights, by variant.
@@ -63,15 +71,30 @@ def as_told(
     ready = [variant for variant, name in serving.items() if routable[name]]
     in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
     weights = share(100, in_force if any(in_force.values()) else wished)
-    split = tuple((serving[variant], weight) for variant, weight in weights.items() if weight > 0)
+    places = stickiness.decide(seen.places, weights) if choice.sticky else ()
+    split = _split(places or weights.items(), serving)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
-    spec = RouteSpec(*seen.key, backends, split, tuple(serving.items()), access)
+    rules = _rules(choice, serving)
+    spec = RouteSpec(*seen.key, backends, split, tuple(serving.items()), access, _sticky(choice), rules)
     return spec, serving, dict.fromkeys(serving, 0) | weights
 
 
 def timeout_milliseconds(revision: Revision) -> int:
     """The longest that a request to `revision` may take."""
     return int(_server(revision)["timeoutMilliseconds"])
+
+
+def _split(shares: Iterable[tuple[str, int]], serving: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    return tuple((serving[variant], weight) for variant, weight in shares if weight > 0)
+
+
+def _sticky(choice: Choice) -> Sticky | None:
+    return Sticky(**vars(choice.sticky)) if choice.sticky else None
+
+
+def _rules(choice: Choice, serving: Mapping[str, str]) -> tuple[Rule, ...]:
+    named = [rule for rule in choice.rules if rule.variant in serving]
+    return tuple(Rule(serving[rule.variant], rule.header, rule.exact, rule.path) for rule in named)
 
 
 def _backend(revision: Revision, endpoints: Addresses) -> Backend:

@@ -9,6 +9,7 @@ from inflight_operator.api import conditions
 from inflight_operator.api.conditions import Condition
 from inflight_operator.api.world import Object
 from inflight_operator.decide.health import VariantFacts
+from inflight_operator.decide.stickiness import Run
 from inflight_operator.desired import alias
 
 
@@ -20,9 +21,10 @@ def build(
     stamp: str,
     *,
     tls: bool,
+    places: Iterable[Run] = (),
 ) -> dict[str, Any]:
     """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339; `tls`: the
-    routers serve HTTPS."""
+    routers serve HTTPS; `places` where sticky users are."""
     metadata = resource["metadata"]
     old: Mapping[str, Any] = resource.get("status") or {}
     status = {
@@ -31,11 +33,16 @@ def build(
         "conditions": conditions.fold(old.get("conditions") or [], told, metadata["generation"], stamp),
     }
     if variants:
-        return status | {
-            "variants": [_variant(v, in_flight.get(v.name)) for v in variants],
-            "summary": _summary(variants, in_flight),
-        }
-    return status | {key: old[key] for key in ("variants", "summary") if key in old}
+        sticky = [{"variant": name, "places": count} for name, count in places]
+        return (
+            status
+            | ({"sticky": sticky} if sticky else {})
+            | {
+                "variants": [_variant(v, in_flight.get(v.name)) for v in variants],
+                "summary": _summary(variants, in_flight),
+            }
+        )
+    return status | {key: old[key] for key in ("variants", "sticky", "summary") if key in old}
 
 
 def _variant(v: VariantFacts, in_flight: float | None) -> dict[str, Any]:

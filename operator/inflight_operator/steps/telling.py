@@ -59,7 +59,8 @@ class Telling:
             missing_keys=missing_keys,
         )
         in_flight = self._in_flight(run)
-        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp(), tls=self._tls)
+        where = run.memory.places
+        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp(), tls=self._tls, places=where)
         await self._reporter.status(run.resource, made)
         return again
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
-from envoy.type.matcher.v3 import http_inputs_pb2, string_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
 from . import clusters, tokens
+from .choice import Below
 from .model import RouteSpec
 from .wire import (
     ROUTES,
@@ -46,8 +48,6 @@ RETRY_BODY_BYTES = 256 * 1024
 large body while connecting can then always be sent again."""
 RETRIES = 5
 RETRY_WAIT, MAX_RETRY_WAIT = milliseconds(1), milliseconds(25)
-STREAM_IDLE_SECONDS = 30
-"""A request that moves no byte for this long is given up, unless its own timeout is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,6 @@ def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
 
 def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     """The virtual host of one ModelDeployment and its routes by path."""
-    timeouts = {b.name: b.timeout_milliseconds for b in spec.backends}
     root = f"/{spec.namespace}/{spec.name}/"
     access = tokens.on_route(spec.access)
     host = route_components_pb2.VirtualHost(
@@ -96,84 +95,36 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
             f"{spec.name}.{spec.namespace}.svc",
             f"{spec.name}.{spec.namespace}.svc.{cluster_domain}",
         ],
-        routes=[_grpc_route(spec.namespace, spec.split, timeouts), _route(spec.namespace, "/", spec.split, timeouts)],
+        routes=[*Below(spec, grpc=True).all(), *Below(spec).all()],
         typed_per_filter_config=access,
         **_virtual_host_options(),
     )
-    direct = [
-        _route(spec.namespace, f"{root}variants/{variant}/", ((backend, 100),), timeouts)
+    by_path = {
+        f"{root}variants/{variant}/": [Below(spec, f"{root}variants/{variant}/").to(backend)]
         for variant, backend in spec.direct
-    ]
+    }
     # Without the exception an unknown variant would reach the split with a path that it doesn't have.
-    main = _route(spec.namespace, root, spec.split, timeouts, f"{root}variants")
-    host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
-    for route in (*direct, main):
+    by_path[root] = Below(spec, root, hidden=(f"{root}variants",)).all()
+    for route in chain.from_iterable(by_path.values()):
         for name, config in access.items():
             route.typed_per_filter_config[name].CopyFrom(config)
-    paths = {route.match.prefix: _on_match(route) for route in (*direct, main)}
+    host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+    paths = {prefix: _on_match(found) for prefix, found in by_path.items()}
     paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
-    targets = {clusters.cluster_name(spec.namespace, name) for name, _ in spec.split}
-    direct_targets = {clusters.cluster_name(spec.namespace, name) for _, name in spec.direct}
-    return Routes(
-        digest(host_wire, paths_wire),
-        host_wire,
-        paths_wire,
-        frozenset(targets | set(map(clusters.grpc_name, targets)) | direct_targets),
-    )
+    return Routes(digest(host_wire, paths_wire), host_wire, paths_wire, _targets(spec))
 
 
-def _route(
-    namespace: str, prefix: str, split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int], *hidden: str
-) -> route_components_pb2.Route:
-    """One route; a prefix other than / is stripped. What is hidden falls through to 404."""
-    match = route_components_pb2.RouteMatch(
-        prefix=prefix,
-        headers=[
-            route_components_pb2.HeaderMatcher(
-                name=":path", string_match=string_pb2.StringMatcher(prefix=path), invert_match=True
-            )
-            for path in (f"{prefix}metrics", *hidden)
-        ],
-    )
-    targets = [(clusters.cluster_name(namespace, name), weight) for name, weight in split]
-    return _to(match, targets, _timeout(split, timeouts), "" if prefix == "/" else "/")
+def _targets(spec: RouteSpec) -> frozenset[str]:
+    """The clusters that the routes lead to. Those to one variant by its path are not for gRPC."""
+    both = {name for name, _ in spec.split} | {rule.backend for rule in spec.rules}
+    found = {clusters.cluster_name(spec.namespace, name) for name in both}
+    direct = {clusters.cluster_name(spec.namespace, name) for _, name in spec.direct}
+    return frozenset(found | set(map(clusters.grpc_name, found)) | direct)
 
 
-def _grpc_route(
-    namespace: str, split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]
-) -> route_components_pb2.Route:
-    """The route of gRPC calls. Their paths are the protocol's own: the host alone says whom they are for."""
-    match = route_components_pb2.RouteMatch(prefix="/", grpc=route_components_pb2.RouteMatch.GrpcRouteMatchOptions())
-    targets = [(clusters.grpc_name(clusters.cluster_name(namespace, name)), weight) for name, weight in split]
-    return _to(match, targets, _timeout(split, timeouts), "")
-
-
-def _timeout(split: tuple[tuple[str, int], ...], timeouts: Mapping[str, int]) -> int:
-    return max((timeouts[name] for name, _ in split), default=0)
-
-
-def _to(
-    match: route_components_pb2.RouteMatch, targets: Sequence[tuple[str, int]], timeout: int, rewrite: str
-) -> route_components_pb2.Route:
-    """Requests that match go to these clusters by weight; to none: refused."""
-    if not targets:  # the body and Retry-After come from the listener's local replies
-        unavailable = route_components_pb2.DirectResponseAction(status=503)
-        return route_components_pb2.Route(match=match, direct_response=unavailable)
-    action = route_components_pb2.RouteAction(
-        timeout=milliseconds(timeout),
-        idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
-        prefix_rewrite=rewrite,
-    )
-    if len(targets) == 1:
-        action.cluster = targets[0][0]
-    else:
-        for name, weight in targets:
-            action.weighted_clusters.clusters.add(name=name, weight=UInt32Value(value=weight))
-    return route_components_pb2.Route(match=match, route=action)
-
-
-def _on_match(route: route_components_pb2.Route) -> matcher_pb2.Matcher.OnMatch:
-    action = xds_extension_pb2.TypedExtensionConfig(name="route", typed_config=packed(route))
+def _on_match(found: Sequence[route_components_pb2.Route]) -> matcher_pb2.Matcher.OnMatch:
+    one = found[0] if len(found) == 1 else route_components_pb2.RouteList(routes=found)
+    action = xds_extension_pb2.TypedExtensionConfig(name="route", typed_config=packed(one))
     return matcher_pb2.Matcher.OnMatch(action=action)
 
 

@@ -9,6 +9,8 @@ from re import compile as pattern
 from .model import Backend, Issuer, RouteSpec
 
 _LABEL = pattern(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HEADER = pattern(r"[a-z0-9]([-a-z0-9]{0,62}[a-z0-9])?")
+_COOKIE = pattern(r"[A-Za-z0-9_-]{1,64}")
 _NAME = pattern(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -38,14 +40,20 @@ def _traffic_problems(spec: RouteSpec) -> Iterator[str]:
     names = {backend.name for backend in spec.backends}
     if len(names) != len(spec.backends):
         yield "two backends have the same name"
-    for name in [name for name, _ in spec.split] + [name for _, name in spec.direct]:
+    ruled = [rule.backend for rule in spec.rules]
+    for name in [name for name, _ in spec.split] + [name for _, name in spec.direct] + ruled:
         if name not in names:
             yield f"traffic is sent to the unknown backend {name!r}"
     weights = [weight for _, weight in spec.split]
     if weights and (sum(weights) != 100 or min(weights) < 1):
         yield f"the weights {weights} are not positive integers that sum to 100"
-    if len({name for name, _ in spec.split}) != len(spec.split):
+    if spec.sticky is None and len({name for name, _ in spec.split}) != len(spec.split):
         yield "a backend has two weights"
+    for header in [rule.header for rule in spec.rules] + ([spec.sticky.header] if spec.sticky else []):
+        if header and not _HEADER.fullmatch(header):
+            yield f"{header!r} is no name of a header"
+    if spec.sticky and spec.sticky.cookie and not _COOKIE.fullmatch(spec.sticky.cookie):
+        yield f"{spec.sticky.cookie!r} is no name of a cookie"
 
 
 def _backend_problems(backend: Backend) -> Iterator[str]:

@@ -25,7 +25,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from . import tokens
-from .build import MAIN, STREAM_IDLE_SECONDS
+from .build import MAIN
+from .choice import STREAM_IDLE_SECONDS
 from .wire import LISTENER, Resource, ads, packed, resource, socket_address
 
 TLS = "inflight-tls"

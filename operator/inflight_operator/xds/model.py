@@ -51,11 +51,36 @@ class Issuer:
 
 
 @dataclass(frozen=True)
+class Sticky:
+    """By what a user is known: the value of a request header, or of a cookie.
+
+    Who comes without the cookie is given one for `ttl_seconds`; who comes without the header is nobody in particular.
+    """
+
+    header: str = ""
+    cookie: str = ""
+    ttl_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Requests that one backend answers whatever the split is: with this header (`exact` None: any value) and below
+    this path; empty: whatever it is."""
+
+    backend: str
+    header: str = ""
+    exact: str | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class RouteSpec:
     """All of one ModelDeployment's traffic.
 
-    `split` is (backend name, weight), weights are integers that sum to 100 (each backend at most once, weight 0
-    left out); empty when no backend has a ready endpoint: the router then answers 503 with Retry-After.
+    `split` is (backend name, weight), weights are integers that sum to 100 (weight 0 left out); empty when no
+    backend has a ready endpoint: the router then answers 503 with Retry-After. Each backend is there at most once,
+    but for `sticky`: then the split is a ruler, in this order, on which each user has his place.
+    `rules` come before it, in their order.
     `direct` is (variant name, backend name): who answers `/<namespace>/<name>/variants/<variant>/...`.
     `access` are the issuers one of whose tokens a request must bring; None: it needs none.
     """
@@ -66,6 +91,8 @@ class RouteSpec:
     split: tuple[tuple[str, int], ...]
     direct: tuple[tuple[str, str], ...]
     access: tuple[Issuer, ...] | None = None
+    sticky: Sticky | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)

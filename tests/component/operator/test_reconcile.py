@@ -317,6 +317,35 @@ async def test_history_is_kept_to_its_limit(bench: Bench, name: str):
     assert len(await bench.names_of("ControllerRevision", name)) == 3
 
 
+def places(resource: dict[str, Any]) -> dict[str, int]:
+    return {run["variant"]: run["places"] for run in resource["status"]["sticky"]}
+
+
+async def test_sticky_users_stay_where_they_are_also_after_a_restart(bench: Bench, name: str):
+    """Three variants: where the weights lie side by side, taking from the first would move users of the second too."""
+    sticky = {"traffic": {"sticky": {"header": "x-user-id"}, "rules": [{"variant": "v1", "header": {"name": "x-qa"}}]}}
+    await bench.put(name, spec(50, 30, 20, **sticky))
+    await bench.settle(name)
+    assert places(await bench.get("ModelDeployment", name)) == {"v0": 50, "v1": 30, "v2": 20}
+    bench.restart()
+    await bench.put(name, spec(40, 30, 30, **sticky))
+    await bench.settle(name)
+    told = (await bench.get("ModelDeployment", name))["status"]
+    runs = [(run["variant"], run["places"]) for run in told["sticky"]]
+    assert runs == [("v0", 40), ("v2", 10), ("v1", 30), ("v2", 20)]
+    route = bench.routers.routes[NAMESPACE, name]
+    serving = {f"{name}-{v['name']}-{v['revision']}": v["name"] for v in told["variants"]}
+    assert [(serving[backend], count) for backend, count in route.split] == runs
+    assert [serving[rule.backend] for rule in route.rules] == ["v1"]
+    before = bench.kube.writes
+    bench.restart()
+    await bench.settle(name)
+    assert bench.kube.writes == before
+    await bench.put(name, spec(40, 30, 30, traffic=None))
+    await bench.settle(name)
+    assert "sticky" not in (await bench.get("ModelDeployment", name))["status"]
+
+
 async def test_a_variant_taken_out_is_drained_and_removed(bench: Bench, name: str):
     await bench.put(name, spec(50, 50))
     await bench.settle(name)

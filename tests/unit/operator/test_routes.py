@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from inflight_operator.api.spec import Choice, Rule, Sticky
 from inflight_operator.api.world import Revision, World
 from inflight_operator.desired import routes
 from inflight_operator.xds import check
@@ -23,7 +24,10 @@ def revision(server: dict[str, Any] | None) -> Revision:
     ],
 )
 def test_a_router_waits_longer_than_the_server_so_that_the_server_has_the_last_word(server, waits, holds):
-    (backend,) = routes.build(("demo", "digits"), [], [revision(server)], {}, routable={}, access=None).backends
+    made = routes.build(
+        ("demo", "digits"), [], [revision(server)], {}, routable={}, access=None, choice=Choice(), places=()
+    )
+    (backend,) = made.backends
     assert backend.timeout_milliseconds == waits
     assert backend.max_in_flight == holds
     assert routes.timeout_milliseconds(revision(server)) == waits - routes.ROUTER_GRACE_MILLISECONDS
@@ -53,7 +57,20 @@ def world(*told: tuple[str, int, int], gone: str = "", unready: str = "") -> Wor
 )
 def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen, split):
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, serving, weights = routes.as_told(seen, routable, None)
+    made, serving, weights = routes.as_told(seen, routable, None, Choice())
     assert dict(made.split) == {serving[variant]: weight for variant, weight in split.items()}
     assert {variant: weight for variant, weight in weights.items() if weight} == split
+    assert check.problem(made) is None
+
+
+def test_a_spec_that_can_not_be_acted_on_moves_no_sticky_user():
+    seen = world(("a", 70, 95), ("b", 30, 5))
+    seen.resource["status"]["sticky"] = [{"variant": "b", "places": 30}, {"variant": "a", "places": 70}]
+    choice = Choice(Sticky("x-user", "", 60), (Rule("b", "x-qa", "1", ""), Rule("gone", "x-old", None, "")))
+    routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
+    made, serving, _ = routes.as_told(seen, routable, None, choice)
+    assert made.split == ((serving["b"], 30), (serving["a"], 70))
+    assert made.sticky is not None
+    assert made.sticky.header == "x-user"
+    assert [rule.backend for rule in made.rules] == [serving["b"]], "of a variant that isn't there, none"
     assert check.problem(made) is None

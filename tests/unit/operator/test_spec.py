@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inflight_operator.api import names
-from inflight_operator.api.spec import parse
+from inflight_operator.api.spec import Rule, Sticky, parse
 from inflight_operator.errors import SpecError
 
 
@@ -106,3 +106,26 @@ def test_revision_names_fit_and_differ_where_they_are_cut():
     assert len(one) == len(other) == 63
     assert one != other
     assert one.endswith("-0123abcd")
+
+
+def test_who_answers_is_chosen_by_rules_and_by_who_asks():
+    rules = [{"variant": "stable", "header": {"name": "x-qa"}, "path": {"prefix": "/v2"}}]
+    choice = parse("digits", spec(traffic={"sticky": {"cookie": "u"}, "rules": rules})).choice
+    assert choice.sticky == Sticky("", "u", 30 * 24 * 3600)
+    assert choice.rules == (Rule("stable", "x-qa", None, "/v2"),)
+    assert parse("digits", spec()).choice.sticky is None
+
+
+@pytest.mark.parametrize(
+    ("traffic", "field"),
+    [
+        pytest.param({"sticky": {}}, "spec.traffic.sticky", id="sticky by nothing"),
+        pytest.param({"sticky": {"header": "a", "cookie": "b"}}, "spec.traffic.sticky", id="sticky by both"),
+        pytest.param({"rules": [{"variant": "stable"}]}, "spec.traffic.rules", id="a rule for everything"),
+        pytest.param({"rules": [{"variant": "x", "path": {"prefix": "/a"}}]}, "spec.traffic.rules", id="for nobody"),
+    ],
+)
+def test_a_choice_that_means_nothing_is_refused(traffic, field):
+    with pytest.raises(SpecError) as refused:
+        parse("digits", spec(traffic=traffic))
+    assert refused.value.field == field

@@ -18,7 +18,7 @@ from xds.type.matcher.v3 import matcher_pb2
 
 from inflight_operator.xds import build, check, clusters, wire
 from inflight_operator.xds.build import Pieces
-from inflight_operator.xds.model import Endpoint, RouteSpec
+from inflight_operator.xds.model import Endpoint, RouteSpec, Rule
 from route_specs import backend, route_spec
 
 STABLE = backend(ports=[8080])
@@ -74,6 +74,31 @@ def test_paths_are_found_by_their_longest_prefix_and_stripped() -> None:
         "/demo/digits/variants/stable/": ("/", ["/demo/digits/variants/stable/metrics"]),
         "/demo/digits/variants/candidate/": ("/", ["/demo/digits/variants/candidate/metrics"]),
     }
+
+
+def test_rules_come_before_the_split_by_host_and_by_path_and_for_grpc() -> None:
+    rules = (Rule(CANDIDATE.name, "x-qa", "1"), Rule(STABLE.name, path="/v2/models/digits"))
+    ruled = configuration(replace(SPEC, rules=rules))
+    (host,) = [host for host in ruled.virtual_hosts if host.name == "demo/digits"]
+    assert [(r.match.HasField("grpc"), r.match.prefix, r.route.cluster) for r in host.routes] == [
+        (True, "/", "demo/digits-candidate-bbbb2222/grpc"),
+        (True, "/v2/models/digits", "demo/digits-stable-aaaa1111/grpc"),
+        (True, "/", ""),
+        (False, "/", "demo/digits-candidate-bbbb2222"),
+        (False, "/v2/models/digits", "demo/digits-stable-aaaa1111"),
+        (False, "/", ""),
+    ]
+    (catch_all,) = [host for host in ruled.virtual_hosts if host.name == "*"]
+    match = catch_all.matcher.matcher_tree.prefix_match_map.map["/demo/digits/"]
+    found = route_components_pb2.RouteList.FromString(match.action.typed_config.value)
+    assert [(r.match.prefix, r.route.prefix_rewrite) for r in found.routes] == [
+        ("/demo/digits/", "/"),
+        ("/demo/digits/v2/models/digits", "/v2/models/digits"),
+        ("/demo/digits/", "/"),
+    ]
+    assert all(any(h.name == ":path" for h in r.match.headers) for r in found.routes), (
+        "metrics are hidden from rules too"
+    )
 
 
 def test_nobody_to_route_to_is_a_configuration_too() -> None:
