@@ -155,7 +155,8 @@ class Transfer:
     def _work(self, worker: int) -> None:
         try:
             if sys.platform == "linux":  # elsewhere threads have no priorities of their own
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while not self._ended and not self._plan.over:
                 piece = None if self._ahead else self._plan.take(worker, time.monotonic())
                 if piece is None:

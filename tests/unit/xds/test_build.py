@@ -18,7 +18,7 @@ from xds.type.matcher.v3 import matcher_pb2
 
 from inflight_operator.xds import build, check, clusters, wire
 from inflight_operator.xds.build import Pieces
-from inflight_operator.xds.model import Endpoint, RouteSpec, Rule
+from inflight_operator.xds.model import Endpoint, RouteSpec, Rule, Sticky
 from route_specs import backend, route_spec
 
 STABLE = backend(ports=[8080])
@@ -202,6 +202,10 @@ BAD = [
     pytest.param(replace(SPEC, split=((STABLE.name, 99),)), "sum to 100", id="weights of 99"),
     pytest.param(replace(SPEC, split=((STABLE.name, 100), (CANDIDATE.name, 0))), "positive", id="weight 0"),
     pytest.param(replace(SPEC, split=((STABLE.name, 50), (STABLE.name, 50))), "two weights", id="two weights"),
+    pytest.param(replace(SPEC, rules=(Rule("gone", "x-a"),)), "unknown backend", id="rule for nobody"),
+    pytest.param(replace(SPEC, rules=(Rule(STABLE.name, "X-A"),)), "name of a header", id="rule by no header"),
+    pytest.param(replace(SPEC, sticky=Sticky(header="a:b")), "name of a header", id="sticky by no header"),
+    pytest.param(replace(SPEC, sticky=Sticky(cookie="a.*")), "name of a cookie", id="sticky by no cookie"),
     pytest.param(route_spec(replace(STABLE, name="a/b")), "DNS name", id="slash in a backend"),
     pytest.param(route_spec(replace(STABLE, timeout_milliseconds=0)), "positive", id="no timeout"),
     pytest.param(route_spec(replace(STABLE, max_in_flight=0)), "positive", id="nothing in flight"),
