@@ -45,6 +45,7 @@ class Reason(StrEnum):
 
     INVALID_SETTINGS = "InvalidSettings"
     FETCH_FAILED = "FetchFailed"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105  # nosec B105 # a reason
     DIGEST_MISMATCH = "DigestMismatch"
     UNSAFE_FORMAT = "UnsafeFormat"
     UNSAFE_ARCHIVE = "UnsafeArchive"

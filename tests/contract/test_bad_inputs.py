@@ -265,7 +265,10 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
         "other-namespace", "secret-in-another-namespace", "secret-of-another-namespace", "volume-secret-elsewhere",
         "serviceAccountName-kube-system/admin", "neighbours-in-another-namespace", "config-map", "claim", "pull",
     ),
-    "31 a Secret that is not there": ("tests/e2e/test_tenancy.py::test_a_name_means_what_is_in_the_same_namespace",),
+    "31 a Secret that is not there": (
+        "tests/e2e/test_tenancy.py::test_a_name_means_what_is_in_the_same_namespace",
+        "tests/e2e/test_storage.py::test_a_secret_that_is_not_there_is_missed_by_what_it_needs_until_it_is_there",
+    ),
     "32 a Secret that did not opt in": "whoever may make pods may mount the namespace's Secrets: Kubernetes' own rule",
     "33 an account with more rights": "the same rule; and no pod of a model gets that account's API token",
     "34 more than a restricted pod": (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from inflight_demo import store
 from inflight_probe.kube import is_true
 from stage import deployment, model
 
@@ -91,6 +92,17 @@ async def test_what_is_refused_is_told(stage, claim, path, reason, said):
     await stage.apply(deployment("claimed", bad))
     told = await stage.says("claimed", "False", {reason}, seconds=60)
     assert said in told["message"]
+
+
+async def test_a_secret_that_is_not_there_is_missed_by_what_it_needs_until_it_is_there(stage):
+    here = model("e2e/echo/1/model.py")
+    here["storage"] = {**here["storage"], "secretRef": {"name": "forgotten"}}
+    await stage.apply(deployment("locked", {"name": "main", "model": here}))
+    told = await stage.says("locked", "False", {"SecretNotFound"}, seconds=60)
+    assert "AWS_SECRET_ACCESS_KEY" in told["message"]
+    keys = await stage.get("Secret", store.CREDENTIALS)
+    await stage.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "forgotten"}, "data": keys["data"]})
+    await stage.ready("locked", seconds=180)
 
 
 async def test_pods_of_a_node_share_what_one_of_them_has_fetched(stage, directory):

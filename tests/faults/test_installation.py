@@ -25,6 +25,9 @@ CHART = str(ROOT / "charts" / "inflight")
 ECHO = "e2e/echo/1/model.py"
 ROUTER = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
 DEFINITION = "modeldeployments.serving.inflight.dev"
+SLOW = "e2e/slow/1/model.py"
+"""It takes 200 ms, so that 40 requests are under way at any time."""
+ROOMY = {"concurrency": 24, "isolation": "thread"}
 THREE = {"minReplicas": 3, "maxReplicas": 3}
 
 
@@ -42,9 +45,9 @@ async def aside(call, *arguments):
 
 
 @asynccontextmanager
-async def loaded(stage, what, *, at_least=10_000):
+async def loaded(stage, what, *, at_least=10_000, model=ECHO):
     """RATE requests/s for the block and until there are enough: none may fail, and no model pod may be replaced."""
-    await stage.serve("model", variant("main", ECHO), autoscaling=THREE)
+    await stage.serve("model", variant("main", model), autoscaling=THREE, server=ROOMY)
     before = {pod["metadata"]["uid"] for pod in await stage.owned("Pod", "model")}
     began = time.monotonic()
     async with stage.load("model", rate=RATE) as run:
@@ -62,16 +65,16 @@ async def loaded(stage, what, *, at_least=10_000):
 async def test_an_upgrade_and_a_rollback_lose_nothing(stage):
     """Routers, operators and the definition all change: other values, and another annotation on every pod."""
     other = ("--set", "router.drainSeconds=20,operator.logLevel=DEBUG,router.workers=1")
-    if WITHOUT == "drain":
-        at_once = json.dumps({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 0}}}})
-        kubectl("-n", SYSTEM, "patch", "deployment/inflight-router", "-p", at_once)
-        kubectl("-n", SYSTEM, "rollout", "status", "deployment/inflight-router", "--timeout=120s")
     revision = json.loads(helm("history", "inflight", "-o", "json"))[-1]["revision"]
     try:
-        async with loaded(stage, "helm upgrade"):
+        async with loaded(stage, "helm upgrade", model=SLOW):
+            if WITHOUT == "drain":
+                router = (await stage.kube.list_all("Pod", SYSTEM, ROUTER))[0]
+                for pid in pods.processes(router["metadata"]["uid"]):
+                    os.kill(pid, signal.SIGKILL)
             await aside(helm, "upgrade", "inflight", CHART, "--wait", "--timeout", "4m", *other)
     finally:
-        async with loaded(stage, "helm rollback"):
+        async with loaded(stage, "helm rollback", model=SLOW):
             await aside(helm, "rollback", "inflight", str(revision), "--wait", "--timeout", "4m")
 
 

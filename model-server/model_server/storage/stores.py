@@ -73,7 +73,7 @@ class Opened:
 def opened(uri: ModelUri, settings: StorageSettings, *, local_files: bool) -> Opened:
     """The store of an s3, gs or az URI.
 
-    LoadFailure(FetchFailed): no library, a key missing in the Secret, an endpoint that must not be fetched from.
+    LoadFailure: SecretNotFound; FetchFailed (no library, an endpoint that must not be fetched from).
     """
     _vet_endpoint(settings.endpoint, local_files)
     try:
@@ -155,7 +155,10 @@ def _identity(scheme: str, settings: StorageSettings) -> tuple[dict[str, Any], s
 def _secret(directory: Path, scheme: str) -> dict[str, Any]:
     keys = next((keys for keys in _KEYS[scheme] if all((directory / file).exists() for file in keys)), None)
     if keys is None:
-        raise LoadFailure(Reason.FETCH_FAILED, f"the storage Secret lacks {_wanted(scheme)}")
+        # Mounted whether it is there or not, so that it is missed here, by name of what is needed, and not by the node.
+        there = directory.is_dir() and any(not file.name.startswith("..") for file in directory.iterdir())
+        missing = "the storage Secret lacks" if there else "the storage Secret isn't there, or is empty: it needs"
+        raise LoadFailure(Reason.SECRET_NOT_FOUND, f"{missing} {_wanted(scheme)}")
     there = keys | {file: name for file, name in _OPTIONAL.get(scheme, {}).items() if (directory / file).exists()}
     try:
         return {option: (directory / file).read_text().strip() for file, option in there.items()}

@@ -183,7 +183,9 @@ def _claim(variant: Variant) -> str | None:
 def _volumes(name: str, variant: Variant, custom: Mapping[str, Any]) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [{"name": "models", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     if secret := _secret(variant):
-        volumes.append({"name": "storage-secret", "secret": {"secretName": secret, "defaultMode": 0o440}})
+        volumes.append(
+            {"name": "storage-secret", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
+        )
     if claim := _claim(variant):
         volumes.append({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
     if not variant.model.get("sha256"):

@@ -163,7 +163,15 @@ def test_every_kind_of_secret_may_read(store: Store, tmp_path: Path) -> None:
 
 def test_a_secret_without_keys_is_told_which_it_lacks(store: Store, tmp_path: Path) -> None:
     failure = refusal(store, tmp_path, "digits/1", secret={"key": "x"})
-    assert failure.reason is Reason.FETCH_FAILED
+    assert failure.reason is Reason.SECRET_NOT_FOUND
+    assert "lacks" in failure.message
+    assert all(key in failure.message for key in store.secret)
+
+
+def test_a_secret_that_is_not_there_is_told_with_what_it_needs(store: Store, tmp_path: Path) -> None:
+    failure = refusal(store, tmp_path, "digits/1", secret={})
+    assert failure.reason is Reason.SECRET_NOT_FOUND
+    assert "isn't there" in failure.message
     assert all(key in failure.message for key in store.secret)
 
 

@@ -42,7 +42,8 @@ def test_a_claim_is_mounted_whole_and_read_only():
 @pytest.mark.parametrize("uri", ["s3://models/1", "gs://models/1", "az://account/models/1"])
 def test_a_stores_secret_is_mounted_and_never_in_the_environment(uri):
     spec = rendered({"uri": uri, "storage": {"secretRef": {"name": "keys"}}})
-    assert own_volumes(spec) == [{"name": "storage-secret", "secret": {"secretName": "keys", "defaultMode": 0o440}}]
+    mounted = {"secretName": "keys", "optional": True, "defaultMode": 0o440}
+    assert own_volumes(spec) == [{"name": "storage-secret", "secret": mounted}], "the server says it better if it lacks"
     assert environment(spec)["INFLIGHT_STORAGE_SECRET_DIR"] == "/etc/inflight/storage"
     assert all("valueFrom" not in variable for variable in spec["containers"][0]["env"])
 
