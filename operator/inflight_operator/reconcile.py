@@ -186,7 +186,9 @@ class Reconciler:
         self, run: Pass, plans: Sequence[VariantPlan], routable: Mapping[str, routes.Addresses]
     ) -> weights.Weights:
         measured = self._signal.measured(run.key)
-        total = demand.whole(measured) if measured else None
+        wanted = {plan.variant.name: plan.variant.weight for plan in plans}
+        current = {name: told["effectiveWeight"] for name, told in run.told.items()}
+        total = demand.whole(measured, wanted, current) if measured else None
         memory = run.memory
         if total is not None:
             memory.unknown_since = None
@@ -203,8 +205,8 @@ class Reconciler:
             for plan in plans
         }
         return weights.decide(
-            wanted={plan.variant.name: plan.variant.weight for plan in plans},
-            current={name: told["effectiveWeight"] for name, told in run.told.items()},
+            wanted=wanted,
+            current=current,
             capacity=capacity,
             demand=total,
             unknown_for=run.now - memory.unknown_since if memory.unknown_since is not None else 0.0,

@@ -473,7 +473,22 @@ def below(prefix: str) -> Object:
     return rule(path={"prefix": prefix})
 
 
+MIRROR = "spec.traffic.mirror"
+SHADOWED = split(100, 0)
+
+
 CHOICE_MISTAKES = [
+    row("copies-for-nobody", edited(MIRROR, {"percent": 5}, SHADOWED), f"{MIRROR}.variant", "Required"),
+    row("copies-for-somebody-else", edited(MIRROR, {"variant": "x"}, SHADOWED), f"{MIRROR}.variant", "one of the"),
+    row("copies-for-who-answers", edited(MIRROR, {"variant": "a"}, SHADOWED), f"{MIRROR}.variant", "with weight 0"),
+    row("no-copies", edited(MIRROR, {"variant": "b", "percent": 0}, SHADOWED), f"{MIRROR}.percent", "equal to 1"),
+    row("copies-of-copies", edited(MIRROR, {"variant": "b", "percent": 101}, SHADOWED), f"{MIRROR}.percent", "to 100"),
+    row(
+        "copies-none-at-once",
+        edited(MIRROR, {"variant": "b", "maxInFlight": 0}, SHADOWED),
+        f"{MIRROR}.maxInFlight",
+        "1",
+    ),
     row("sticky-by-nothing", edited(STICKY, {}), STICKY, "needs one of header and cookie"),
     row("sticky-by-both", edited(STICKY, {"header": "x-a", "cookie": "a"}), STICKY, "needs one of"),
     row(
@@ -730,6 +745,7 @@ def model(**fields: str) -> Object:
         pytest.param(issuer(jwks=KEYS), id="issuer-with-keys"),
         pytest.param(keys_at("https://login.example:8443/a/keys?v=1"), id="issuer-with-keys-elsewhere"),
         pytest.param(keys_at("https://10.0.0.8/keys"), id="issuer-with-a-private-address"),
+        pytest.param(edited(MIRROR, {"variant": "b", "percent": 1, "maxInFlight": 1000}, SHADOWED), id="copies"),
         pytest.param(edited(STICKY, {"header": "x-user-id"}), id="sticky-by-a-header"),
         pytest.param(edited(STICKY, {"cookie": "inflight-user", "ttlSeconds": 31536000}), id="sticky-by-a-cookie"),
         pytest.param(rule(header={"name": "x-qa", "exact": "a b"}, path={"prefix": "/v2/models/a.b/"}), id="rule"),

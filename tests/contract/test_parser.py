@@ -27,6 +27,7 @@ def defaults(schema: dict[str, Any]) -> dict[str, Any]:
         pytest.param(SPEC["server"], spec.SERVER_DEFAULTS, id="server"),
         pytest.param(SPEC["autoscaling"], spec.AUTOSCALING_DEFAULTS, id="autoscaling"),
         pytest.param(VARIANT["model"], spec.MODEL_DEFAULTS, id="model"),
+        pytest.param(SPEC["traffic"]["properties"]["mirror"], spec.MIRROR_DEFAULTS, id="mirror"),
     ],
 )
 def test_defaults_are_the_same(schema, parser):

@@ -12,7 +12,7 @@ from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.load import closed_loop
 from inflight_probe.scaling import OWNER
 
-IMAGES = ("digits", "sklearn", "image", "experiment")
+IMAGES = ("digits", "sklearn", "image", "experiment", "shadow")
 """Examples that read handwritten digits; the others answer whatever they are asked."""
 JSON = {"content-type": "application/json"}
 NUMBERS = ("waiting", "calculate")

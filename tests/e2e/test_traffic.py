@@ -61,6 +61,32 @@ async def test_a_user_keeps_his_variant_and_a_change_of_weights_moves_only_whom_
     assert len(moved) <= 0.1 * 500 + 4 * math.sqrt(500 * 0.1 * 0.9)
 
 
+async def served(stage, name, which):
+    """Predictions that the pods of a variant have answered, as they count them."""
+    total = 0.0
+    for pod in await stage.owned("Pod", name):
+        if pod["metadata"]["labels"]["serving.inflight.dev/variant"] == which:
+            async with session() as http, http.get(f"http://{pod['status']['podIP']}:9090/metrics") as answer:
+                lines = (await answer.text()).splitlines()
+            counted = [line for line in lines if line.startswith("inflight_server_request_seconds_count{")]
+            total += sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+    return total
+
+
+async def test_a_shadow_gets_copies_and_answers_nobody(stage):
+    """The shadow takes 200 ms: users don't."""
+    both = [variant("stable", "e2e/echo/1/model.py", 100), variant("shadow", "e2e/slow/1/model.py", 0)]
+    await stage.serve("mirrored", *both, traffic={"mirror": {"variant": "shadow", "percent": 50}})
+    async with stage.load("mirrored", rate=20) as run:
+        await asyncio.sleep(10)
+    assert run.why() == {}
+    assert run.variants() == {"stable": len(run.ok)}
+    assert run.milliseconds(50) < 150
+    await asyncio.sleep(2)
+    copies, half = await served(stage, "mirrored", "shadow"), len(run.ok) / 2
+    assert 1 <= copies <= half + 4 * math.sqrt(half / 2)
+
+
 async def test_one_variant_can_be_asked_for(stage):
     both = [variant("stable", "e2e/echo/1/model.py", 100), variant("candidate", "e2e/echo/2/model.py", 0)]
     await stage.serve("direct", *both)

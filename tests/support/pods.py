@@ -12,8 +12,8 @@ from aiohttp import web
 
 @dataclass
 class Pod:
-    """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered, `met`
-    those that found another one open."""
+    """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered (`most` at
+    once), `met` those that found another one open; `last` are the headers of the last one, and its path and body."""
 
     name: str
     port: int = 0
@@ -22,15 +22,23 @@ class Pod:
     requests: int = 0
     open: int = 0
     met: int = 0
+    most: int = 0
+    last: dict[str, str] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
         self.met += self.open > 0
         self.open += 1
+        self.most = max(self.most, self.open)
         self.arrived.set()
         try:
             body = await request.read()
+            self.last = {
+                **{name.lower(): value for name, value in request.headers.items()},
+                "path": request.path_qs,
+                "body": body.decode(errors="replace"),
+            }
             if self.lose_connection:
                 assert request.transport is not None
                 request.transport.abort()

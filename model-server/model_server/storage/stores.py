@@ -156,8 +156,8 @@ def _secret(directory: Path, scheme: str) -> dict[str, Any]:
     keys = next((keys for keys in _KEYS[scheme] if all((directory / file).exists() for file in keys)), None)
     if keys is None:
         # Mounted whether it is there or not, so that it is missed here, by name of what is needed, and not by the node.
-        there = directory.is_dir() and any(not file.name.startswith("..") for file in directory.iterdir())
-        missing = "the storage Secret lacks" if there else "the storage Secret isn't there, or is empty: it needs"
+        found = directory.is_dir() and any(not file.name.startswith("..") for file in directory.iterdir())
+        missing = "the storage Secret lacks" if found else "the storage Secret isn't there, or is empty: it needs"
         raise LoadFailure(Reason.SECRET_NOT_FOUND, f"{missing} {_wanted(scheme)}")
     there = keys | {file: name for file, name in _OPTIONAL.get(scheme, {}).items() if (directory / file).exists()}
     try:

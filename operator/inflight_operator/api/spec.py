@@ -27,6 +27,7 @@ AUTOSCALING_DEFAULTS: Final[Json] = {
     "scaleDownStabilizationSeconds": 300,
 }
 REVISION_HISTORY_LIMIT: Final = 3
+MIRROR_DEFAULTS: Final[Json] = {"percent": 100, "maxInFlight": 32}
 COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600
 TOTAL_WEIGHT: Final = 100
 
@@ -94,11 +95,21 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """Copies of `percent` of the requests for `variant`, at most `max_in_flight` at once from each router."""
+
+    variant: str
+    percent: int
+    max_in_flight: int
+
+
+@dataclass(frozen=True)
 class Choice:
-    """How it is chosen who answers, beside the weights."""
+    """How it is chosen who answers, beside the weights, and who gets copies."""
 
     sticky: Sticky | None = None
     rules: tuple[Rule, ...] = ()
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True)
@@ -164,14 +175,24 @@ def _autoscaling(raw: Json) -> Autoscaling:
 
 
 def choice_of(spec: Json) -> Choice:
-    """Its `traffic.sticky` and `traffic.rules`; SpecError names the field that the user has to edit."""
-    traffic = spec.get("traffic") or {}
-    named = {variant["name"] for variant in spec.get("variants") or []}
+    """Its `traffic.sticky`, `.rules` and `.mirror`; SpecError names the field that the user has to edit."""
+    traffic, variants = spec.get("traffic") or {}, spec.get("variants") or []
+    named = {variant["name"] for variant in variants}
     rules = tuple(_rule(raw) for raw in traffic.get("rules") or ())
     for rule in rules:
         if rule.variant not in named:
             raise SpecError("spec.traffic.rules", f"there is no variant {rule.variant!r}")
-    return Choice(_sticky(traffic.get("sticky")), rules)
+    mirror = _mirror(traffic.get("mirror"))
+    if mirror and mirror.variant not in {variant["name"] for variant in variants if variant.get("weight") == 0}:
+        raise SpecError("spec.traffic.mirror.variant", f"there is no variant {mirror.variant!r} with weight 0")
+    return Choice(_sticky(traffic.get("sticky")), rules, mirror)
+
+
+def _mirror(raw: Json | None) -> Mirror | None:
+    if raw is None:
+        return None
+    known = {**MIRROR_DEFAULTS, **raw}
+    return Mirror(known.get("variant", ""), known["percent"], known["maxInFlight"])
 
 
 def _sticky(raw: Json | None) -> Sticky | None:

@@ -23,7 +23,7 @@ def decide(
     `measured` is in-flight by variant (None: unknown); `goal` the weights being moved to and `effective` those in
     force, each summing to 100.
     """
-    total = whole(measured)
+    total = whole(measured, goal, effective)
     told: dict[str, float | None] = {}
     for variant, own in measured.items():
         share = (total or 0.0) * goal.get(variant, 0) / 100
@@ -33,7 +33,9 @@ def decide(
     return told
 
 
-def whole(measured: Mapping[str, float | None]) -> float | None:
-    """In-flight requests of all variants together; None when any is unknown."""
-    known = [value for value in measured.values() if value is not None]
-    return sum(known) if len(known) == len(measured) else None
+def whole(measured: Mapping[str, float | None], goal: Mapping[str, int], effective: Mapping[str, int]) -> float | None:
+    """In-flight requests of all variants that share the weight, together; None when any is unknown. What others have
+    (copies of requests, those that ask for one variant) comes to nobody else."""
+    parts = [value for name, value in measured.items() if goal.get(name) or effective.get(name)]
+    known = [value for value in parts if value is not None]
+    return sum(known) if len(known) == len(parts) else None

@@ -12,7 +12,7 @@ from inflight_operator.api.world import Address, Revision, World
 from inflight_operator.decide import stickiness
 from inflight_operator.decide.stickiness import Run
 from inflight_operator.decide.weights import share
-from inflight_operator.xds.model import Backend, Endpoint, Issuer, RouteSpec, Rule, Sticky
+from inflight_operator.xds.model import Backend, Endpoint, Issuer, Mirror, RouteSpec, Rule, Sticky
 
 ROUTER_GRACE_MILLISECONDS: Final = 500
 """How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
@@ -56,6 +56,7 @@ def build(
         access=access,
         sticky=_sticky(choice),
         rules=_rules(choice, serving),
+        mirror=_mirror(choice, serving),
     )
 
 
@@ -75,7 +76,10 @@ def as_told(
     split = _split(places or weights.items(), serving)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
     rules = _rules(choice, serving)
-    spec = RouteSpec(*seen.key, backends, split, tuple(serving.items()), access, _sticky(choice), rules)
+    direct = tuple(serving.items())
+    spec = RouteSpec(
+        *seen.key, backends, split, direct, access, _sticky(choice), rules, mirror=_mirror(choice, serving)
+    )
     return spec, serving, dict.fromkeys(serving, 0) | weights
 
 
@@ -90,6 +94,13 @@ def _split(shares: Iterable[tuple[str, int]], serving: Mapping[str, str]) -> tup
 
 def _sticky(choice: Choice) -> Sticky | None:
     return Sticky(**vars(choice.sticky)) if choice.sticky else None
+
+
+def _mirror(choice: Choice, serving: Mapping[str, str]) -> Mirror | None:
+    asked = choice.mirror
+    if asked is None or asked.variant not in serving:
+        return None
+    return Mirror(serving[asked.variant], asked.percent, asked.max_in_flight)
 
 
 def _rules(choice: Choice, serving: Mapping[str, str]) -> tuple[Rule, ...]:

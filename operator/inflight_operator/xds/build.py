@@ -78,7 +78,8 @@ def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
     resources: dict[str, Resource] = {}
     assignments: dict[str, Resource] = {}
     for backend in spec.backends:
-        found = clusters.of(spec.namespace, backend)
+        mirrored = spec.mirror is not None and spec.mirror.backend == backend.name
+        found = clusters.of(spec.namespace, backend, spec.mirror.max_in_flight if spec.mirror and mirrored else 0)
         resources.update(found[0])
         assignments.update(found[1])
     return Pieces(routes(spec, cluster_domain), resources, assignments)
@@ -118,6 +119,8 @@ def _targets(spec: RouteSpec) -> frozenset[str]:
     """The clusters that the routes lead to. Those to one variant by its path are not for gRPC."""
     both = {name for name, _ in spec.split} | {rule.backend for rule in spec.rules}
     found = {clusters.cluster_name(spec.namespace, name) for name in both}
+    if spec.mirror and spec.split:
+        found.add(clusters.mirror_name(clusters.cluster_name(spec.namespace, spec.mirror.backend)))
     direct = {clusters.cluster_name(spec.namespace, name) for _, name in spec.direct}
     return frozenset(found | set(map(clusters.grpc_name, found)) | direct)
 

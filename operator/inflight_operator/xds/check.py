@@ -40,7 +40,7 @@ def _traffic_problems(spec: RouteSpec) -> Iterator[str]:
     names = {backend.name for backend in spec.backends}
     if len(names) != len(spec.backends):
         yield "two backends have the same name"
-    ruled = [rule.backend for rule in spec.rules]
+    ruled = [rule.backend for rule in spec.rules] + ([spec.mirror.backend] if spec.mirror else [])
     for name in [name for name, _ in spec.split] + [name for _, name in spec.direct] + ruled:
         if name not in names:
             yield f"traffic is sent to the unknown backend {name!r}"
@@ -52,6 +52,8 @@ def _traffic_problems(spec: RouteSpec) -> Iterator[str]:
     for header in [rule.header for rule in spec.rules] + ([spec.sticky.header] if spec.sticky else []):
         if header and not _HEADER.fullmatch(header):
             yield f"{header!r} is no name of a header"
+    if spec.mirror and not (1 <= spec.mirror.percent <= 100 and spec.mirror.max_in_flight >= 1):
+        yield f"{spec.mirror.percent} % of the requests, {spec.mirror.max_in_flight} at once, can't be mirrored"
     if spec.sticky and spec.sticky.cookie and not _COOKIE.fullmatch(spec.sticky.cookie):
         yield f"{spec.sticky.cookie!r} is no name of a cookie"
 

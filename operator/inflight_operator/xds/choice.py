@@ -16,7 +16,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from . import clusters
-from .model import RouteSpec, Rule
+from .model import Mirror, RouteSpec, Rule
 from .wire import milliseconds
 
 STREAM_IDLE_SECONDS: Final = 30
@@ -43,7 +43,11 @@ class Below:
 
     def all(self) -> list[route_components_pb2.Route]:
         """Of the rules and of the split."""
-        return [*map(self._ruled, self.spec.rules), *self._shared()]
+        shared = self._shared()
+        if self.spec.mirror and self.spec.split:
+            for route in shared:
+                self._mirror(route.route, self.spec.mirror)
+        return [*map(self._ruled, self.spec.rules), *shared]
 
     def to(self, backend: str) -> route_components_pb2.Route:
         """One backend answers all."""
@@ -75,6 +79,20 @@ class Below:
         cookie = f"{sticky.cookie}=%REQ(X-REQUEST-ID)%; Path=/; Max-Age={sticky.ttl_seconds}; HttpOnly; SameSite=Lax"
         new.response_headers_to_add.add(header=base_pb2.HeaderValue(key="set-cookie", value=cookie))
         return [known, new]
+
+    def _mirror(self, action: route_components_pb2.RouteAction, mirror: Mirror) -> None:
+        """Copies go out beside the request; nobody waits for their answers."""
+        name = clusters.mirror_name(clusters.cluster_name(self.spec.namespace, mirror.backend))
+        policy = action.request_mirror_policies.add(
+            cluster=clusters.grpc_name(name) if self.grpc else name, disable_shadow_host_suffix_append=True
+        )
+        policy.runtime_fraction.default_value.numerator = mirror.percent
+        header = base_pb2.HeaderValue(key="x-inflight-mirrored", value="1")
+        policy.request_headers_mutations.add().append.CopyFrom(
+            base_pb2.HeaderValueOption(
+                header=header, append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+            )
+        )
 
     def _route(self, split: Split, headers: Sequence[_Header] = (), path: str = "") -> route_components_pb2.Route:
         """Requests that match go to these backends by weight; to none: refused."""

@@ -31,6 +31,7 @@ never sends a request into a connection that the server is closing."""
 EJECTION_SECONDS = 1
 MAX_EJECTION_SECONDS = 10
 _GRPC = "/grpc"
+_MIRROR = "/mirror"
 ROUTERS = "inflight-router"
 """The cluster of the routers themselves, in their bootstrap: nothing is sent to it, its endpoints tell in which zones
 they are. A backend's name has a slash, so none is called like this."""
@@ -48,23 +49,32 @@ def grpc_name(cluster: str) -> str:
     return cluster + _GRPC
 
 
+def mirror_name(cluster: str) -> str:
+    """The cluster of the same pods for copies of requests, which have a limit of their own."""
+    return cluster + _MIRROR
+
+
+def over_grpc(cluster: str) -> bool:
+    """Whether it is one of gRPC ports."""
+    return cluster.endswith(_GRPC)
+
+
 def counted_as(cluster: str) -> str:
-    """The cluster that a cluster's requests count for: a backend's demand is that of both its ports."""
-    return cluster.removesuffix(_GRPC)
+    """The cluster that a cluster's requests count for: a backend's demand is that of both ports, copies included."""
+    return cluster.removesuffix(_GRPC).removesuffix(_MIRROR)
 
 
-def of(namespace: str, backend: Backend) -> tuple[dict[str, Resource], dict[str, Resource]]:
-    """(clusters, endpoints) of one backend, by cluster name."""
+def of(namespace: str, backend: Backend, copies: int = 0) -> tuple[dict[str, Resource], dict[str, Resource]]:
+    """(clusters, endpoints) of one backend, by cluster name; with those for `copies` at once, where it gets any."""
     http = cluster_name(namespace, backend.name)
-    grpc = grpc_name(http)
-    over_grpc = replace(backend, endpoints=frozenset(replace(e, port=backend.grpc_port) for e in backend.endpoints))
-    return (
-        {http: cluster(http, backend), grpc: cluster(grpc, over_grpc)},
-        {
-            http: endpoints(http, zones.told(backend.endpoints)),
-            grpc: endpoints(grpc, zones.told(over_grpc.endpoints)),
-        },
-    )
+    names = {http: breaker(backend)} | ({mirror_name(http): copies} if copies else {})
+    at_grpc = replace(backend, endpoints=frozenset(replace(e, port=backend.grpc_port) for e in backend.endpoints))
+    made, found = {}, {}
+    for name, limit in names.items():
+        for each, there in ((name, backend), (grpc_name(name), at_grpc)):
+            made[each] = cluster(each, there, limit)
+            found[each] = endpoints(each, zones.told(there.endpoints))
+    return made, found
 
 
 def breaker(backend: Backend) -> int:
@@ -76,9 +86,10 @@ def breaker(backend: Backend) -> int:
     return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
 
 
-def cluster(name: str, backend: Backend) -> Resource:
-    """A Cluster of one backend; its metadata gives the response headers that say who answered."""
-    limit = UInt32Value(value=breaker(backend))
+def cluster(name: str, backend: Backend, most: int) -> Resource:
+    """A Cluster of one backend with at most that many open requests; its metadata gives the response headers that say
+    who answered."""
+    limit = UInt32Value(value=most)
     labels = Struct()
     labels.update({"variant": backend.variant, "revision": backend.revision})
     return resource(
@@ -101,7 +112,7 @@ def cluster(name: str, backend: Backend) -> Resource:
                     )
                 ]
             ),
-            typed_extension_protocol_options={_HTTP_OPTIONS: _HTTP_2 if name.endswith(_GRPC) else _HTTP_1},
+            typed_extension_protocol_options={_HTTP_OPTIONS: _HTTP_2 if over_grpc(name) else _HTTP_1},
             metadata=base_pb2.Metadata(filter_metadata={"inflight": labels}),
             lrs_server=config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()),
         ),

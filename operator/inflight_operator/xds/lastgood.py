@@ -19,7 +19,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 
 from .build import MAIN, Key, Routes, route_configuration, routes_version
-from .clusters import counted_as
+from .clusters import counted_as, over_grpc
 from .model import Endpoint
 from .wire import CLUSTER, LISTENER, ROUTES, Resource, digest, packed, serialise, socket_address
 
@@ -101,7 +101,6 @@ def services(
     """The address of each cluster that has one, from those of its revision's Service, by the HTTP cluster's name."""
     found = {}
     for name in clusters:
-        backend = counted_as(name)
-        if address := addresses.get(backend):
-            found[name] = Endpoint(address, http_port if name == backend else grpc_port)
+        if address := addresses.get(counted_as(name)):
+            found[name] = Endpoint(address, grpc_port if over_grpc(name) else http_port)
     return found

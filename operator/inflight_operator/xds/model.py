@@ -74,6 +74,16 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A backend that gets copies of `percent` of the requests that are split, and answers nobody. A router that has
+    `max_in_flight` of them open sends no more."""
+
+    backend: str
+    percent: int
+    max_in_flight: int
+
+
+@dataclass(frozen=True)
 class RouteSpec:
     """All of one ModelDeployment's traffic.
 
@@ -93,6 +103,7 @@ class RouteSpec:
     access: tuple[Issuer, ...] | None = None
     sticky: Sticky | None = None
     rules: tuple[Rule, ...] = ()
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True)

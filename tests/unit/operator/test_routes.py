@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inflight_operator.api.spec import Choice, Rule, Sticky
+from inflight_operator.api.spec import Choice, Mirror, Rule, Sticky
 from inflight_operator.api.world import Revision, World
 from inflight_operator.desired import routes
 from inflight_operator.xds import check
@@ -66,11 +66,14 @@ def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen
 def test_a_spec_that_can_not_be_acted_on_moves_no_sticky_user():
     seen = world(("a", 70, 95), ("b", 30, 5))
     seen.resource["status"]["sticky"] = [{"variant": "b", "places": 30}, {"variant": "a", "places": 70}]
-    choice = Choice(Sticky("x-user", "", 60), (Rule("b", "x-qa", "1", ""), Rule("gone", "x-old", None, "")))
+    choice = Choice(
+        Sticky("x-user", "", 60), (Rule("b", "x-qa", "1", ""), Rule("gone", "x-old", None, "")), Mirror("b", 10, 5)
+    )
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
     made, serving, _ = routes.as_told(seen, routable, None, choice)
     assert made.split == ((serving["b"], 30), (serving["a"], 70))
     assert made.sticky is not None
     assert made.sticky.header == "x-user"
     assert [rule.backend for rule in made.rules] == [serving["b"]], "of a variant that isn't there, none"
+    assert made.mirror == routes.Mirror(serving["b"], 10, 5)
     assert check.problem(made) is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inflight_operator.api import names
-from inflight_operator.api.spec import Rule, Sticky, parse
+from inflight_operator.api.spec import Mirror, Rule, Sticky, parse
 from inflight_operator.errors import SpecError
 
 
@@ -110,7 +110,11 @@ def test_revision_names_fit_and_differ_where_they_are_cut():
 
 def test_who_answers_is_chosen_by_rules_and_by_who_asks():
     rules = [{"variant": "stable", "header": {"name": "x-qa"}, "path": {"prefix": "/v2"}}]
-    choice = parse("digits", spec(traffic={"sticky": {"cookie": "u"}, "rules": rules})).choice
+    shadowed = spec(traffic={"sticky": {"cookie": "u"}, "rules": rules, "mirror": {"variant": "shadow"}})
+    shadowed["variants"][0]["weight"] = 100
+    shadowed["variants"].append({"name": "shadow", "weight": 0, "model": {"uri": "s3://models/digits/2"}})
+    choice = parse("digits", shadowed).choice
+    assert choice.mirror == Mirror("shadow", 100, 32)
     assert choice.sticky == Sticky("", "u", 30 * 24 * 3600)
     assert choice.rules == (Rule("stable", "x-qa", None, "/v2"),)
     assert parse("digits", spec()).choice.sticky is None
@@ -121,6 +125,8 @@ def test_who_answers_is_chosen_by_rules_and_by_who_asks():
     [
         pytest.param({"sticky": {}}, "spec.traffic.sticky", id="sticky by nothing"),
         pytest.param({"sticky": {"header": "a", "cookie": "b"}}, "spec.traffic.sticky", id="sticky by both"),
+        pytest.param({"mirror": {"variant": "x"}}, "spec.traffic.mirror.variant", id="copies for nobody"),
+        pytest.param({"mirror": {"variant": "stable"}}, "spec.traffic.mirror.variant", id="copies for who answers"),
         pytest.param({"rules": [{"variant": "stable"}]}, "spec.traffic.rules", id="a rule for everything"),
         pytest.param({"rules": [{"variant": "x", "path": {"prefix": "/a"}}]}, "spec.traffic.rules", id="for nobody"),
     ],

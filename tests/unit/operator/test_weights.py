@@ -160,3 +160,14 @@ def test_whatever_happens_weights_sum_to_100_or_nothing_is_ready(table, demand, 
     assert all(weight >= 0 for weight in effective.values())
     assert all(effective[name] == 0 for name in table if capacity[name].ready == 0)
     assert sum(effective.values()) in ((100,) if possible else (0, 100) if held else (0,))
+
+
+def test_what_does_not_share_the_weight_brings_nobody_demand():
+    """A shadow's copies, and whoever asks for one variant by its path."""
+    measured = {"stable": 6.0, "candidate": 2.0, "shadow": 8.0}
+    told = demand.decide(measured, {"stable": 50, "candidate": 50}, {"stable": 95, "candidate": 5})
+    assert told["candidate"] == pytest.approx(0.5 * 8.0 * demand.HEADROOM)
+    assert told["shadow"] == 8.0
+    unknown = {**measured, "shadow": None}
+    assert demand.whole(unknown, {"stable": 100}, {"stable": 95, "candidate": 5}) == 8.0
+    assert demand.whole(unknown, {"shadow": 100}, {"stable": 100}) is None
