@@ -54,7 +54,10 @@ async def test_a_user_keeps_his_variant_and_a_change_of_weights_moves_only_whom_
     async with stage.without_operator():
         assert await where() == first
     told = await serve(20)
-    assert [(run["variant"], run["places"]) for run in told["status"]["sticky"]] == [("stable", 80), ("candidate", 20)]
+    places = Counter()
+    for run in told["status"]["sticky"]:
+        places[run["variant"]] += run["places"]
+    assert places == {"stable": 80, "candidate": 20}
     second = await where()
     moved = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
     assert set(moved) == {("stable", "candidate")}
@@ -65,8 +68,9 @@ async def served(stage, name, which):
     """Predictions that the pods of a variant have answered, as they count them."""
     total = 0.0
     for pod in await stage.owned("Pod", name):
-        if pod["metadata"]["labels"]["serving.inflight.dev/variant"] == which:
-            async with session() as http, http.get(f"http://{pod['status']['podIP']}:9090/metrics") as answer:
+        address = pod["status"].get("podIP")  # the HPA may just have asked for another one
+        if address and pod["metadata"]["labels"]["serving.inflight.dev/variant"] == which:
+            async with session() as http, http.get(f"http://{address}:9090/metrics") as answer:
                 lines = (await answer.text()).splitlines()
             counted = [line for line in lines if line.startswith("inflight_server_request_seconds_count{")]
             total += sum(float(line.rsplit(" ", 1)[1]) for line in counted)

@@ -56,6 +56,8 @@ class Facts:
     kept: int = 0
     """Endpoints that requests go to: where no pod is ready, those that were."""
     missing_keys: Sequence[str] = ()
+    holding: bool = False
+    """Weights stay as they are because the demand isn't known."""
     """Why the keys that tokens are checked by aren't known, where they aren't."""
 
 
@@ -130,6 +132,8 @@ def _steps(facts: Facts) -> list[tuple[Reason, str]]:
             steps.append((Reason.STARTING, f"{v.name}: no pod of {v.serving} is ready yet."))
     if facts.waiting:
         steps.append((Reason.SHIFTING_TRAFFIC, f"Weight moves as replicas grow: {', '.join(facts.waiting)}."))
+    if facts.holding:
+        steps.append((Reason.SHIFTING_TRAFFIC, "Weight stays where it is for a few seconds: the demand isn't known."))
     if not facts.acknowledged:
         steps.append((Reason.ROUTING, "Not every router has acknowledged the routes yet."))
     if facts.missing_keys:

@@ -57,6 +57,7 @@ class Telling:
             scaling=scaling,
             kept=kept,
             missing_keys=missing_keys,
+            holding=split.holding,
         )
         in_flight = self._in_flight(run)
         where = run.memory.places

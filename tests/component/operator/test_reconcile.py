@@ -203,6 +203,24 @@ async def test_a_weight_moves_only_as_far_as_capacity_and_the_hpa_is_told_of_the
     assert bench.signal.demand(NAMESPACE, candidate) == pytest.approx(9.5), "there is no more to lead"
 
 
+async def test_weights_that_are_held_because_the_demand_is_unknown_are_not_called_in_effect(bench: Bench, name: str):
+    """As after a restart of the operator. They were: Ready said Complete for ten seconds."""
+    await bench.put(name, spec(90, 10))
+    await bench.settle(name)
+    bench.in_flight |= dict.fromkeys(await bench.names_of("Deployment", name))
+    bench.now += 60
+    await bench.put(name, spec(80, 20))
+    again = await bench.reconcile(name)
+    resource = await bench.get("ModelDeployment", name)
+    assert [v["effectiveWeight"] for v in resource["status"]["variants"]] == [90, 10]
+    assert conditions(resource)["Ready"] == ("False", "ShiftingTraffic")
+    assert again is not None
+    await bench.settle(name)
+    resource = await bench.get("ModelDeployment", name)
+    assert [v["effectiveWeight"] for v in resource["status"]["variants"]] == [80, 20]
+    assert conditions(resource)["Ready"] == ("True", "Complete")
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "HorizontalPodAutoscaler"])
 async def test_a_child_deleted_by_hand_is_made_again(bench: Bench, name: str, kind: str):
     await bench.put(name, spec(100))

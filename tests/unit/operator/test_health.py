@@ -71,6 +71,13 @@ DIGEST = Failure("DigestMismatch", "expected aa, got bb")
             id="nobody's token can be checked",
         ),
         pytest.param(
+            facts(holding=True),
+            (False, "ShiftingTraffic"),
+            True,
+            (True, "ShiftingTraffic"),
+            id="weights are held",
+        ),
+        pytest.param(
             facts(waiting=("candidate",)),
             (False, "ShiftingTraffic"),
             True,
