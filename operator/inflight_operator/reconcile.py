@@ -215,8 +215,12 @@ class Reconciler:
     @staticmethod
     def _places(run: Pass, split: weights.Weights) -> tuple[stickiness.Run, ...]:
         """Where sticky users are, from where they were: as this process knows, else as the status says."""
-        before = run.memory.places or run.seen.places
-        run.memory.places = stickiness.decide(before, split.effective) if run.spec.choice.sticky else ()
+        if run.spec.choice.sticky:
+            before = run.memory.places or [stickiness.Run(*told) for told in run.seen.places]
+            wanted = {variant.name: variant.weight for variant in run.spec.variants}
+            run.memory.places = stickiness.decide(before, wanted, split.effective)
+        else:
+            run.memory.places = ()
         return run.memory.places
 
     @staticmethod

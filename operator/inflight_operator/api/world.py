@@ -85,10 +85,10 @@ class World:
         return {variant["name"]: variant for variant in variants}
 
     @property
-    def places(self) -> tuple[tuple[str, int], ...]:
-        """Which variant had which places of sticky users last."""
+    def places(self) -> tuple[tuple[str, str, int], ...]:
+        """The places of sticky users as they were last: whose, who answered there, how many side by side."""
         runs = (self.resource.get("status") or {}).get("sticky") or []
-        return tuple((run["variant"], run["places"]) for run in runs)
+        return tuple((run["variant"], run.get("answeredBy", run["variant"]), run["places"]) for run in runs)
 
     def of(self, variant: str) -> tuple[Revision, ...]:
         """The live revisions of a variant."""

@@ -46,7 +46,7 @@ def build(
     whose tokens are asked for, `places` where sticky users are."""
     plans = list(plans)
     serving = {plan.variant.name: plan.serving.name for plan in plans}
-    shares = places if choice.sticky else [(name, effective[name]) for name in serving]
+    shares = answering(places) if choice.sticky else [(name, effective[name]) for name in serving]
     return RouteSpec(
         namespace=key[0],
         name=key[1],
@@ -72,8 +72,8 @@ def as_told(
     ready = [variant for variant, name in serving.items() if routable[name]]
     in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
     weights = share(100, in_force if any(in_force.values()) else wished)
-    places = stickiness.decide(seen.places, weights) if choice.sticky else ()
-    split = _split(places or weights.items(), serving)
+    places = stickiness.decide([Run(*run) for run in seen.places], weights, weights) if choice.sticky else ()
+    split = _split(answering(places) or weights.items(), serving)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
     rules = _rules(choice, serving)
     direct = tuple(serving.items())
@@ -86,6 +86,11 @@ def as_told(
 def timeout_milliseconds(revision: Revision) -> int:
     """The longest that a request to `revision` may take."""
     return int(_server(revision)["timeoutMilliseconds"])
+
+
+def answering(places: Iterable[Run]) -> list[tuple[str, int]]:
+    """Who answers at how many places side by side."""
+    return [(run.now, run.count) for run in places]
 
 
 def _split(shares: Iterable[tuple[str, int]], serving: Mapping[str, str]) -> tuple[tuple[str, int], ...]:

@@ -33,7 +33,7 @@ def build(
         "conditions": conditions.fold(old.get("conditions") or [], told, metadata["generation"], stamp),
     }
     if variants:
-        sticky = [{"variant": name, "places": count} for name, count in places]
+        sticky = [_run(run) for run in places]
         return (
             status
             | ({"sticky": sticky} if sticky else {})
@@ -43,6 +43,11 @@ def build(
             }
         )
     return status | {key: old[key] for key in ("variants", "sticky", "summary") if key in old}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    lent = {} if run.now == run.owner else {"answeredBy": run.now}
+    return {"variant": run.owner, "places": run.count, **lent}
 
 
 def _variant(v: VariantFacts, in_flight: float | None) -> dict[str, Any]:

@@ -359,6 +359,16 @@ async def test_sticky_users_stay_where_they_are_also_after_a_restart(bench: Benc
     bench.restart()
     await bench.settle(name)
     assert bench.kube.writes == before
+    gone = next(backend for backend, v in serving.items() if v == "v1")
+    await bench.unready(gone)
+    await bench.reconcile(name)
+    bench.restart()
+    lent = (await bench.get("ModelDeployment", name))["status"]["sticky"]
+    assert sum(run["places"] for run in lent if run["variant"] == "v1") == 30
+    assert all(run["answeredBy"] in ("v0", "v2") for run in lent if run["variant"] == "v1")
+    assert gone not in dict(bench.routers.routes[NAMESPACE, name].split)
+    await bench.settle(name)
+    assert (await bench.get("ModelDeployment", name))["status"]["sticky"] == told["sticky"], "they have come back"
     await bench.put(name, spec(40, 30, 30, traffic=None))
     await bench.settle(name)
     assert "sticky" not in (await bench.get("ModelDeployment", name))["status"]

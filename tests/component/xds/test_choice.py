@@ -31,7 +31,9 @@ async def spec(rig: Rig, name: str = "digits", **options) -> RouteSpec:
 def reweighted(before: RouteSpec, **weights: int) -> RouteSpec:
     """As the operator does: from the places that there are."""
     name_of = {b.variant: b.name for b in before.backends}
-    return replace(before, split=stickiness.decide(before.split, {name_of[v]: w for v, w in weights.items()}))
+    wanted = {name_of[v]: weight for v, weight in weights.items()}
+    runs = stickiness.decide([stickiness.Run(name, name, count) for name, count in before.split], wanted, wanted)
+    return replace(before, split=tuple((run.now, run.count) for run in runs))
 
 
 async def where(rig: Rig, host: str, path: str, users: int = USERS) -> dict[int, str]:
