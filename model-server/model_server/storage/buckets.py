@@ -67,10 +67,10 @@ class Bucket:
 
     def read(self, wanted: Object, start: int, stop: int) -> Generator[memoryview, None, None]:
         """Bytes of an object. See Remote."""
-        if self._sign is not None:
-            file = HttpFile(functools.partial(self._signed, self._sign, wanted.key), self._where, self._pool)
+        if (sign := self._sign) is not None:
+            file = HttpFile(functools.partial(self._signed, sign, wanted.key), self._where, self._pool)
             try:
-                yield from file.known(wanted.size, f'"{wanted.version.strip(_QUOTE)}"').read(start, stop)
+                yield from file.known(wanted.size, _quoted(wanted.version)).read(start, stop)
             except LoadFailure:
                 self._sign = None
             else:
@@ -121,6 +121,11 @@ class Bucket:
                 f"asked with this identity: {self._identity}",
             )
         return TransientError(f"{self._where}: {first_line(error)}")
+
+
+def _quoted(tag: str) -> str:
+    """As answers have it: lists leave the quotes out."""
+    return tag if not tag or tag.startswith("W/") else f'"{tag.strip(_QUOTE)}"'
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,12 @@ class Transfer:
         hashed, at = hashlib.sha256(), 0
         with wanted.path.open("rb", buffering=0) as file:
             for piece in pieces:
-                while not piece.done or at < piece.position:
+                while True:
+                    done = piece.done  # before its position, or what comes in between would be taken for its end
                     count = min(piece.position - at, _WINDOW_BYTES)
-                    if count < _WINDOW_BYTES and not piece.done:
+                    if done and not count:
+                        break
+                    if count < _WINDOW_BYTES and not done:
                         self._wait(piece)
                         continue
                     if os.fstat(file.fileno()).st_size < at + count:

@@ -28,10 +28,10 @@ def decide(before: Sequence[Run], wanted: Mapping[str, int], effective: Mapping[
     """The places under the weights `wanted` and `effective` (each summing to 100; effective all zero while nobody is
     served), given who had them `before` (empty: nobody).
     """
+    if any(run.count < 1 for run in before) or sum(run.count for run in before) != PLACES:
+        before = (Run("", "", PLACES),)  # nobody's: the first time, or a status that somebody has edited
     owners = list(chain.from_iterable(repeat(run.owner, run.count) for run in before))
     now = list(chain.from_iterable(repeat(run.now, run.count) for run in before))
-    if len(owners) != PLACES:
-        owners = now = [""] * PLACES
     owners = _handed_over(owners, wanted, owners)
     now = _handed_over(owners, effective, now) if any(effective.values()) else now
     both = groupby(zip(owners, (n or o for n, o in zip(now, owners, strict=True)), strict=True))

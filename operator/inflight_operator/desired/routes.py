@@ -56,7 +56,7 @@ def build(
         access=access,
         sticky=_sticky(choice),
         rules=_rules(choice, serving),
-        mirror=_mirror(choice, serving),
+        mirror=_mirror(choice, serving, effective),
     )
 
 
@@ -72,13 +72,16 @@ def as_told(
     ready = [variant for variant, name in serving.items() if routable[name]]
     in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
     weights = share(100, in_force if any(in_force.values()) else wished)
-    places = stickiness.decide([Run(*run) for run in seen.places], weights, weights) if choice.sticky else ()
+    served = choice.sticky and any(weights.values())
+    # Whoever answers at a place now goes on: the weights in force are all that is known of what was wanted.
+    held = [Run(now, now, count) for _, now, count in seen.places]
+    places = stickiness.decide(held, weights, weights) if served else ()
     split = _split(answering(places) or weights.items(), serving)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
     rules = _rules(choice, serving)
     direct = tuple(serving.items())
     spec = RouteSpec(
-        *seen.key, backends, split, direct, access, _sticky(choice), rules, mirror=_mirror(choice, serving)
+        *seen.key, backends, split, direct, access, _sticky(choice), rules, mirror=_mirror(choice, serving, weights)
     )
     return spec, serving, dict.fromkeys(serving, 0) | weights
 
@@ -101,10 +104,10 @@ def _sticky(choice: Choice) -> Sticky | None:
     return Sticky(**vars(choice.sticky)) if choice.sticky else None
 
 
-def _mirror(choice: Choice, serving: Mapping[str, str]) -> Mirror | None:
+def _mirror(choice: Choice, serving: Mapping[str, str], effective: Mapping[str, int]) -> Mirror | None:
     asked = choice.mirror
-    if asked is None or asked.variant not in serving:
-        return None
+    if asked is None or asked.variant not in serving or effective.get(asked.variant, 0):
+        return None  # while it still answers somebody, copies would count as demand that moves with its weight
     return Mirror(serving[asked.variant], asked.percent, asked.max_in_flight)
 
 

@@ -19,6 +19,8 @@ from . import clusters
 from .model import Mirror, RouteSpec, Rule
 from .wire import milliseconds
 
+MIRRORED: Final = "x-inflight-mirrored"
+"""The request header that copies have, and nothing else."""
 STREAM_IDLE_SECONDS: Final = 30
 """A request that moves no byte for this long is given up, unless its own timeout is longer."""
 
@@ -76,7 +78,8 @@ class Below:
         # The id of a newcomer's first request becomes his cookie, so that this one has his place already.
         new = self._route(split)
         _by_hash(new, "x-request-id", "^(.*)$", salt)
-        cookie = f"{sticky.cookie}=%REQ(X-REQUEST-ID)%; Path=/; Max-Age={sticky.ttl_seconds}; HttpOnly; SameSite=Lax"
+        attributes = f"Path={self.prefix}; Max-Age={sticky.ttl_seconds}; HttpOnly; SameSite=Lax"
+        cookie = f"{sticky.cookie}=%REQ(X-REQUEST-ID)%; {attributes}"
         new.response_headers_to_add.add(header=base_pb2.HeaderValue(key="set-cookie", value=cookie))
         return [known, new]
 
@@ -87,7 +90,7 @@ class Below:
             cluster=clusters.grpc_name(name) if self.grpc else name, disable_shadow_host_suffix_append=True
         )
         policy.runtime_fraction.default_value.numerator = mirror.percent
-        header = base_pb2.HeaderValue(key="x-inflight-mirrored", value="1")
+        header = base_pb2.HeaderValue(key=MIRRORED, value="1")
         policy.request_headers_mutations.add().append.CopyFrom(
             base_pb2.HeaderValueOption(
                 header=header, append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

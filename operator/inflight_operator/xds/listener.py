@@ -26,7 +26,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from . import tokens
 from .build import MAIN
-from .choice import STREAM_IDLE_SECONDS
+from .choice import MIRRORED, STREAM_IDLE_SECONDS
 from .wire import LISTENER, Resource, ads, packed, resource, socket_address
 
 TLS = "inflight-tls"
@@ -180,14 +180,17 @@ def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
 
 
 def _strip_envoy_headers() -> header_mutation_pb2.HeaderMutation:
-    """A client can't steer the router (x-envoy-retry-on ...), nor see what the router tells itself."""
+    """A client can't steer the router (x-envoy-retry-on ...), see what the router tells itself, nor pass a request off
+    as a copy that counts for nothing."""
     ours = mutation_rules_pb2.HeaderMutation(
         remove_on_match=mutation_rules_pb2.HeaderMutation.RemoveOnMatch(
             key_matcher=string_pb2.StringMatcher(prefix="x-envoy-")
         )
     )
     return header_mutation_pb2.HeaderMutation(
-        mutations=header_mutation_pb2.Mutations(request_mutations=[ours], response_mutations=[ours])
+        mutations=header_mutation_pb2.Mutations(
+            request_mutations=[ours, mutation_rules_pb2.HeaderMutation(remove=MIRRORED)], response_mutations=[ours]
+        )
     )
 
 

@@ -85,7 +85,7 @@ async def test_a_newcomer_is_given_a_cookie_and_has_his_place_already(rig: Rig, 
     for _ in range(20):
         first = await rig.ask(path, host)
         cookie = SimpleCookie(first.headers["set-cookie"])["inflight-user"]
-        assert (cookie["max-age"], cookie["path"], cookie["httponly"]) == ("3600", "/", True)
+        assert (cookie["max-age"], cookie["path"], cookie["httponly"]) == ("3600", path.removesuffix("v2"), True)
         seen.add(variant(first))
         for other in ("", "a=b; ", "xinflight-user=no; "):
             again = await rig.ask(path, host, headers={"cookie": f"{other}inflight-user={cookie.value}; c=d"})

@@ -43,7 +43,8 @@ async def test_the_shadow_gets_what_the_user_sent_and_the_user_what_the_other_sa
 ) -> None:
     await rig.start(mirrored(two))
     await rig.router()
-    answer = await rig.ask(path, host, method="POST", data=b"question")
+    forged = {"x-inflight-mirrored": "1"}
+    answer = await rig.ask(path, host, method="POST", data=b"question", headers=forged)
     assert (answer.status, answer.body["pod"], answer.headers["x-inflight-variant"]) == (200, "stable", "stable")
     await rig.until(lambda: two.shadow.requests)
     copy, original = two.shadow.last, two.stable.last

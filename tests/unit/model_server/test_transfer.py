@@ -124,6 +124,25 @@ def test_more_than_was_asked_for_is_not_written(tmp_path: Path) -> None:
         transfer(tmp_path, Generous(content(10)))
 
 
+def test_a_piece_that_is_done_just_now_is_hashed_once(tmp_path: Path) -> None:
+    """Between two looks at it: the end of the file was taken for its end, and what is behind it hashed with it."""
+
+    class JustNow:
+        position = stop = PIECE_BYTES
+        looks = 0
+
+        @property
+        def done(self) -> bool:
+            self.looks += 1
+            return self.looks > 2
+
+    made = Made(content(2 * PIECE_BYTES)[: 2 * PIECE_BYTES])
+    wanted = Wanted(made, tmp_path / "0")
+    wanted.path.write_bytes(made.content)
+    found = Transfer(Plan([wanted]), Budget(2**40, 60), 1)._hashed(wanted, [JustNow()])
+    assert found == hashlib.sha256(made.content[:PIECE_BYTES]).hexdigest()
+
+
 def test_who_fetches_waits_for_who_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what is hashed last would be read from the disk again, and hashing would go on long after the last byte."""
     may_hash = threading.Event()

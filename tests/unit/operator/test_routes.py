@@ -75,5 +75,32 @@ def test_a_spec_that_can_not_be_acted_on_moves_no_sticky_user():
     assert made.sticky is not None
     assert made.sticky.header == "x-user"
     assert [rule.backend for rule in made.rules] == [serving["b"]], "of a variant that isn't there, none"
-    assert made.mirror == routes.Mirror(serving["b"], 10, 5)
+    assert made.mirror is None, "it answers somebody still"
     assert check.problem(made) is None
+
+
+def test_a_shift_that_stops_half_way_moves_no_sticky_user():
+    seen = world(("a", 95, 90), ("b", 5, 10))
+    lent = [{"variant": "b", "places": 5, "answeredBy": "a"}, {"variant": "b", "places": 5}]
+    seen.resource["status"]["sticky"] = [{"variant": "a", "places": 90}, *lent]
+    routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
+    made, serving, _ = routes.as_told(seen, routable, None, Choice(Sticky("x-user", "", 60)))
+    assert made.split == ((serving["a"], 95), (serving["b"], 5))
+
+
+@pytest.mark.parametrize("seen", [world(), world(("a", 0, 0), ("b", 0, 100), unready="b")], ids=["never", "none"])
+def test_sticky_users_of_what_serves_nobody_are_refused_and_no_bug(seen):
+    routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
+    made, _, _ = routes.as_told(seen, routable, None, Choice(Sticky("x-user", "", 60), (), Mirror("b", 10, 5)))
+    assert made.split == ()
+    assert check.problem(made) is None
+
+
+def test_a_variant_that_still_answers_somebody_gets_no_copies():
+    choice = Choice(mirror=Mirror("b", 100, 5))
+    made = []
+    for weight in (50, 0):
+        seen = world(("a", 100 - weight, 100), ("b", weight, 0))
+        routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
+        made.append(routes.as_told(seen, routable, None, choice)[0].mirror)
+    assert made == [None, routes.Mirror("digits-b-0a1b2c3d", 100, 5)]

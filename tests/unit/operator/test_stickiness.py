@@ -62,6 +62,9 @@ def moved(before: Sequence[str], after: Sequence[str]) -> int:
         pytest.param(
             owned(("a", 60), ("b", 30)), {"a": 50, "b": 50}, owned(("a", 50), ("b", 50)), id="an edited status"
         ),
+        pytest.param(
+            owned(("a", 2**31 - 1), ("b", -5)), {"a": 50, "b": 50}, owned(("a", 50), ("b", 50)), id="a hostile status"
+        ),
     ],
 )
 def test_places(before: Sequence[Run], wanted: dict[str, int], after: Sequence[Run]) -> None:
