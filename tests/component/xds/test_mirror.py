@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import time
 from dataclasses import dataclass, replace
@@ -52,6 +53,18 @@ async def test_the_shadow_gets_what_the_user_sent_and_the_user_what_the_other_sa
     assert (copy["host"], copy["x-request-id"]) == (original["host"], original["x-request-id"])
     assert copy["x-inflight-mirrored"] == "1"
     assert "x-inflight-mirrored" not in original
+
+
+@pytest.mark.parametrize("size", [300_000, 5_000_000])
+async def test_a_large_body_is_copied_whole(rig: Rig, two: Shadowed, size: int) -> None:
+    """Larger than what is kept for a retry."""
+    await rig.start(mirrored(two))
+    await rig.router()
+    for _ in range(5):
+        answer = await rig.ask("/v2", "digits.demo", method="POST", data=io.BytesIO(b"x" * size))
+        assert (answer.status, answer.body["bytes"]) == (200, size)
+    await rig.until(lambda: two.shadow.requests == 5 and not two.shadow.open)
+    assert len(two.shadow.last["body"]) == size
 
 
 async def test_as_many_are_copied_as_it_says(rig: Rig, two: Shadowed) -> None:
