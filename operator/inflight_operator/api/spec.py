@@ -177,13 +177,13 @@ def _autoscaling(raw: Json) -> Autoscaling:
 def choice_of(spec: Json) -> Choice:
     """Its `traffic.sticky`, `.rules` and `.mirror`; SpecError names the field that the user has to edit."""
     traffic, variants = spec.get("traffic") or {}, spec.get("variants") or []
-    named = {variant["name"] for variant in variants}
+    weights = {variant.get("name"): variant.get("weight") for variant in variants}
     rules = tuple(_rule(raw) for raw in traffic.get("rules") or ())
     for rule in rules:
-        if rule.variant not in named:
+        if rule.variant not in weights:
             raise SpecError("spec.traffic.rules", f"there is no variant {rule.variant!r}")
     mirror = _mirror(traffic.get("mirror"))
-    if mirror and mirror.variant not in {variant["name"] for variant in variants if variant.get("weight") == 0}:
+    if mirror and weights.get(mirror.variant) != 0:
         raise SpecError("spec.traffic.mirror.variant", f"there is no variant {mirror.variant!r} with weight 0")
     return Choice(_sticky(traffic.get("sticky")), rules, mirror)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inflight_operator.api import names
-from inflight_operator.api.spec import Mirror, Rule, Sticky, parse
+from inflight_operator.api.spec import Choice, Mirror, Rule, Sticky, choice_of, parse
 from inflight_operator.errors import SpecError
 
 
@@ -135,3 +135,8 @@ def test_a_choice_that_means_nothing_is_refused(traffic, field):
     with pytest.raises(SpecError) as refused:
         parse("digits", spec(traffic=traffic))
     assert refused.value.field == field
+
+
+def test_a_variant_without_a_name_is_told_by_the_whole_spec_and_no_bug_of_its_choice():
+    """What can't be acted on is asked for its choice too, so that what served goes on as it was."""
+    assert choice_of({"variants": [{"model": {}}]}) == Choice()
