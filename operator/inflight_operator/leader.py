@@ -143,6 +143,7 @@ class Leader:
             access_closed=settings.access_closed,
             why_alone=why,
             clock=time.monotonic,
+            wake=self._queue.add,
         )
 
     async def _read_everything(self) -> None:

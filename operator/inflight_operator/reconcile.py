@@ -12,7 +12,8 @@ from typing import Final, Protocol
 
 from inflight_operator.api.conditions import Reason
 from inflight_operator.api.names import Key
-from inflight_operator.api.spec import Choice, choice_of, parse
+from inflight_operator.api.spec import parse
+from inflight_operator.api.traffic import Traffic, traffic_of
 from inflight_operator.api.world import Revision, World
 from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
@@ -21,6 +22,7 @@ from inflight_operator.decide import demand, endpoints, health, stickiness, weig
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
+from inflight_operator.hosts import Hosts
 from inflight_operator.keyring import KeyRing
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
@@ -68,6 +70,7 @@ class Reconciler:
         metrics_api: MetricsMode,
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
+        wake: Callable[[Key], None],
         ask: Ask = digests.ask,
     ) -> None:
         self._store = store
@@ -84,6 +87,7 @@ class Reconciler:
         self._telling = Telling(kube, reporter, signal, tls=router_tls)
         self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
+        self._hosts = Hosts(wake)
         self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -113,17 +117,19 @@ class Reconciler:
         routable = self._routable(memory, seen.revisions.values())
         gate = self._access.step(seen.key, seen.resource["spec"])
         try:
-            choice = choice_of(seen.resource["spec"])
+            traffic = traffic_of(seen.resource["spec"])
         except SpecError:
-            choice = Choice()
-        spec, serving, split = routes.as_told(seen, routable, gate.issuers, choice)
+            traffic = Traffic()
+        grant = self._hosts.step(seen.resource)
+        spec, serving, split = routes.as_told(seen, routable, gate.issuers, traffic, grant.hosts)
         self._plane.set(seen.key, spec)
         self._signal.serve(seen.key, serving, split, split)
-        await self._telling.refuse(seen.resource, health.refused(reason, str(why)))
+        await self._telling.refuse(seen.resource, health.refused(reason, str(why)), grant.hosts)
 
     async def prime(self) -> None:
-        """Read the keys that are needed now, before routers that know them are told anything."""
+        """Read what is needed before routers that know more are told anything: keys, and all claims to hosts."""
         seen = [world.read(self._store, key) for key in self._store.known()]
+        self._hosts.prime(one.resource for one in seen if one)
         await self._access.prime((one.key[0], one.resource["spec"]) for one in seen if one)
 
     def moved(self) -> list[Key]:
@@ -138,6 +144,7 @@ class Reconciler:
         split = self._weights(run, plans, routable)
         gate = self._access.step(run.key, run.resource["spec"])
         places = self._places(run, split)
+        grant = self._hosts.step(run.resource)
         spec = routes.build(
             run.key,
             plans,
@@ -145,8 +152,9 @@ class Reconciler:
             split.effective,
             routable=routable,
             access=gate.issuers,
-            choice=run.spec.choice,
+            traffic=run.spec.traffic,
             places=places,
+            hosts=grant.hosts,
         )
         self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
@@ -159,7 +167,15 @@ class Reconciler:
         told = self._scaling.told(run, plans)
         kept = sum(len(routable[name]) for name in serving.values())
         look = await self._telling.step(
-            run, plans, live, split, scaling=told, programmed=programmed, kept=kept, missing_keys=gate.missing
+            run,
+            plans,
+            live,
+            split,
+            scaling=told,
+            programmed=programmed,
+            kept=kept,
+            missing_keys=gate.missing,
+            grant=grant,
         )
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
@@ -215,7 +231,7 @@ class Reconciler:
     @staticmethod
     def _places(run: Pass, split: weights.Weights) -> tuple[stickiness.Run, ...]:
         """Where sticky users are, from where they were: as this process knows, else as the status says."""
-        if run.spec.choice.sticky:
+        if run.spec.traffic.sticky:
             before = run.memory.places or [stickiness.Run(*told) for told in run.seen.places]
             wanted = {variant.name: variant.weight for variant in run.spec.variants}
             run.memory.places = stickiness.decide(before, wanted, split.effective)
@@ -238,3 +254,4 @@ class Reconciler:
         self._plane.remove(key)
         self._signal.forget(key)
         self._access.forget(key)
+        self._hosts.forget(key)

@@ -68,7 +68,6 @@ UNKNOWN = [
     pytest.param("spec.server.securityContext", {"privileged": True}, id="privileged"),
     pytest.param("spec.server.command", ["/bin/sh"], id="command"),
     pytest.param("spec.server.port", 9901, id="port"),
-    pytest.param("spec.traffic.hosts", ["other.example"], id="host-of-somebody-else"),
     pytest.param("spec.traffic.headers", [{"name": "x-envoy-retry-on", "value": "a\r\nb"}], id="header"),
     pytest.param("spec.variants.0.allowPickle", True, id="allow-pickle"),
 ]
@@ -280,7 +279,12 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
         "env-reference", "secret-in-the-environment",
     ),
     "36 our own labels": ("labels",),
-    "37 a host or path of somebody else": ("host-of-somebody-else",),
+    "37 a host or path of somebody else": (
+        "host-of-a-modeldeployment",
+        "host-of-a-service",
+        "host-of-the-cluster",
+        "tests/e2e/test_traffic.py::test_a_host_that_another_one_has_is_told_and_comes_when_it_is_free",
+    ),
     "38 headers that steer the router": ("header",),
     "39 a long spec": (
         "uri-too-long", "env-long", "entries-too-many", "entries-too-many-in-all-variants",

@@ -477,7 +477,44 @@ MIRROR = "spec.traffic.mirror"
 SHADOWED = split(100, 0)
 
 
+HOSTS, EFFORT = "spec.traffic.hosts", "spec.traffic"
+
+
+def named(*hosts: str) -> Object:
+    return edited(HOSTS, list(hosts))
+
+
 CHOICE_MISTAKES = [
+    row("hosts-none", named(), HOSTS, "at least 1"),
+    row("hosts-too-many", named(*(f"h{i}.ml.example" for i in range(9))), HOSTS, "at most 8"),
+    row("host-twice", named("a.ml.example", "a.ml.example"), f"{HOSTS}[1]", "Duplicate"),
+    row("host-of-a-modeldeployment", named("digits.demo"), f"{HOSTS}[0]", "address of a ModelDeployment"),
+    row("host-of-a-service", named("digits.demo.svc"), f"{HOSTS}[0]", "label svc"),
+    row("host-of-the-cluster", named("digits.demo.svc.cluster.local"), f"{HOSTS}[0]", "label svc"),
+    row("host-for-all", named("*.ml.example"), f"{HOSTS}[0]", "three labels"),
+    row("host-in-capitals", named("Digits.ml.example"), f"{HOSTS}[0]", "three labels"),
+    row("host-with-port", named("digits.ml.example:80"), f"{HOSTS}[0]", "three labels"),
+    row("host-with-a-final-dot", named("digits.ml.example."), f"{HOSTS}[0]", "three labels"),
+    row("timeout-none", edited(f"{EFFORT}.timeoutMilliseconds", 0), f"{EFFORT}.timeoutMilliseconds", "equal to 1"),
+    row(
+        "timeout-of-hours",
+        edited(f"{EFFORT}.timeoutMilliseconds", 600_001),
+        f"{EFFORT}.timeoutMilliseconds",
+        "600000",
+    ),
+    row(
+        "budget-below-nothing",
+        edited(f"{EFFORT}.retries", {"budgetPercent": -1}),
+        f"{EFFORT}.retries.budgetPercent",
+        "0",
+    ),
+    row(
+        "budget-above-all",
+        edited(f"{EFFORT}.retries", {"budgetPercent": 101}),
+        f"{EFFORT}.retries.budgetPercent",
+        "100",
+    ),
+    row("idempotent-perhaps", edited(f"{EFFORT}.idempotent", "perhaps"), f"{EFFORT}.idempotent", "boolean"),
     row("copies-for-nobody", edited(MIRROR, {"percent": 5}, SHADOWED), f"{MIRROR}.variant", "Required"),
     row("copies-for-somebody-else", edited(MIRROR, {"variant": "x"}, SHADOWED), f"{MIRROR}.variant", "one of the"),
     row("copies-for-who-answers", edited(MIRROR, {"variant": "a"}, SHADOWED), f"{MIRROR}.variant", "with weight 0"),
@@ -607,6 +644,10 @@ FULL = {
             },
         ],
         "traffic": {
+            "hosts": ["digits.ml.example", "digits.example.com"],
+            "timeoutMilliseconds": 1500,
+            "idempotent": True,
+            "retries": {"budgetPercent": 0},
             "sticky": {"cookie": "inflight-user", "ttlSeconds": 3600},
             "rules": [
                 {"variant": "candidate", "header": {"name": "x-qa", "exact": "1"}, "path": {"prefix": "/v2/"}},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inflight_operator.api import names, spec
+from inflight_operator.api import names, spec, traffic
 from inflight_operator.desired.pod import Installation, template
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "charts/inflight/files/crd.yaml").read_text())
@@ -27,7 +27,8 @@ def defaults(schema: dict[str, Any]) -> dict[str, Any]:
         pytest.param(SPEC["server"], spec.SERVER_DEFAULTS, id="server"),
         pytest.param(SPEC["autoscaling"], spec.AUTOSCALING_DEFAULTS, id="autoscaling"),
         pytest.param(VARIANT["model"], spec.MODEL_DEFAULTS, id="model"),
-        pytest.param(SPEC["traffic"]["properties"]["mirror"], spec.MIRROR_DEFAULTS, id="mirror"),
+        pytest.param(SPEC["traffic"]["properties"]["mirror"], traffic.MIRROR_DEFAULTS, id="mirror"),
+        pytest.param(SPEC["traffic"]["properties"]["retries"], traffic.RETRY_DEFAULTS, id="retries"),
     ],
 )
 def test_defaults_are_the_same(schema, parser):

@@ -15,7 +15,7 @@ from inflight_probe.scaling import OWNER
 IMAGES = ("digits", "sklearn", "image", "experiment", "shadow")
 """Examples that read handwritten digits; the others answer whatever they are asked."""
 JSON = {"content-type": "application/json"}
-NUMBERS = ("waiting", "calculate")
+NUMBERS = ("waiting", "calculate", "elsewhere")
 
 
 def test_every_example_is_a_case():
@@ -70,6 +70,19 @@ async def test_an_example_answers(stage, example):
     async with stage.sending(name) as send:
         run = await closed_loop(send, clients=1, count=3)
     assert run.why() == {}
+
+
+async def test_what_a_pod_without_a_queue_refuses_the_other_one_takes(stage):
+    """Two pods of one request at a time, two clients: routers that know nothing of each other send both to one pod."""
+    stored = await stage.ready(await serve_example(stage, "elsewhere"))
+    assert stored["status"]["hosts"] == ["elsewhere.ml.example"]
+    async with stage.sending("elsewhere") as send:
+        run = await closed_loop(send, clients=2, count=200)
+    assert run.why() == {}
+    async with aiohttp.ClientSession(stage.router) as http:
+        headers = {**JSON, "host": "elsewhere.ml.example"}
+        async with http.post("/v2/models/elsewhere/infer", data=request_body("x", [[7.0]]), headers=headers) as answer:
+            assert output(await answer.json()) == 7.0
 
 
 async def test_a_model_is_reached_by_host_by_path_and_by_its_service(stage, installed):

@@ -9,7 +9,7 @@ import aiohttp
 from inflight_probe.infer import session
 from inflight_probe.load import closed_loop
 from inflight_probe.stats import shares
-from stage import variant
+from stage import deployment, variant
 
 
 async def test_traffic_is_split_by_the_weights_and_says_who_answered(stage):
@@ -22,6 +22,17 @@ async def test_traffic_is_split_by_the_weights_and_says_who_answered(stage):
     split = shares(run.variants(), {"stable": 80, "candidate": 20})
     assert all(share.within() for share in split), split
     assert {(o.reply.variant, o.reply.revision) for o in run.ok} == set(revisions.items())
+
+
+async def test_a_host_that_another_one_has_is_told_and_comes_when_it_is_free(stage):
+    hosts = {"hosts": ["shared.ml.example"]}
+    await stage.serve("first", variant("v", "e2e/echo/1/model.py"), traffic=hosts)
+    await stage.apply(deployment("second", variant("v", "e2e/echo/1/model.py"), traffic=hosts))
+    told = await stage.says("second", "False", {"RouteConflict"}, seconds=60)
+    assert told["message"] == "Requests for shared.ml.example go to ModelDeployment first. All else is answered."
+    await stage.kube.delete("ModelDeployment", stage.namespace, "first")
+    stored = await stage.ready("second")
+    assert stored["status"]["hosts"] == ["shared.ml.example"]
 
 
 async def test_a_user_keeps_his_variant_and_a_change_of_weights_moves_only_whom_it_has_to(stage):

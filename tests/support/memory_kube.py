@@ -35,7 +35,7 @@ class MemoryKube:
         await self._reach()
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
-    async def list(self, kind: str, _namespace: str | None = None, _selector: str = "") -> Any:
+    async def list(self, kind: str, _namespace: str | None = None, _selector: str = "", **_how: bool) -> Any:
         raise TransientError(f"API server: {kind} can't be listed")
 
     async def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:

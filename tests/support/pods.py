@@ -13,12 +13,14 @@ from aiohttp import web
 @dataclass
 class Pod:
     """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered (`most` at
-    once), `met` those that found another one open; `last` are the headers of the last one, and its path and body."""
+    once), `met` those that found another one open; `last` are the headers of the last one, and its path and body. It
+    `refuses` with a status and a code."""
 
     name: str
     port: int = 0
     delay: float = 0.0
     lose_connection: bool = False
+    refuses: tuple[int, str] | None = None
     requests: int = 0
     open: int = 0
     met: int = 0
@@ -43,11 +45,19 @@ class Pod:
                 assert request.transport is not None
                 request.transport.abort()
             await asyncio.sleep(self.delay)
+            if self.refuses:
+                return self._refusal(*self.refuses)
         finally:
             self.open -= 1
         said = {"pod": self.name, "path": request.path_qs, "bytes": len(body), "headers": dict(request.headers)}
         spoofed = {"x-inflight-variant": "forged", "x-inflight-revision": "forged", "x-envoy-forged": "1"}
         return web.json_response(said, headers=spoofed)
+
+    @staticmethod
+    def _refusal(status: int, code: str) -> web.Response:
+        """As our server says it; without a code as somebody else may."""
+        hints = {"Retry-After": "1", "x-inflight-retry-after-ms": "50"} if code else {}
+        return web.json_response({"code": code}, status=status, headers=hints)
 
 
 @asynccontextmanager

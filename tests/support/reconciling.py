@@ -71,6 +71,7 @@ class Bench:
         self.digests: dict[str, str] = {}
         self.keys: dict[str, Keys] = {}
         self.asked: list[str] = []
+        self.woken: list[Key] = []
         self.restart()
 
     def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN, *, access_closed: bool = False) -> None:
@@ -89,6 +90,7 @@ class Bench:
             keyring=self.keyring,
             access_closed=access_closed,
             clock=lambda: self.now,
+            wake=self.woken.append,
             ask=self._ask,
         )
 

@@ -51,6 +51,8 @@ class Reason(StrEnum):
     """Not every router has acknowledged the routes yet."""
     ROUTE_REJECTED = "RouteRejected"
     """A router refused the routes; the last good ones stay in force."""
+    ROUTE_CONFLICT = "RouteConflict"
+    """Another ModelDeployment has a host that this one asks for, and keeps it."""
     KEYS_MISSING = "KeysMissing"
     """The keys of an issuer could not be read yet, so its tokens are refused."""
     COMPLETE = "Complete"

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from inflight_operator.api.jwks import public_keys
+from inflight_operator.api.traffic import Traffic, traffic_of
 from inflight_operator.errors import SpecError
 
 Json = Mapping[str, Any]
@@ -27,8 +28,6 @@ AUTOSCALING_DEFAULTS: Final[Json] = {
     "scaleDownStabilizationSeconds": 300,
 }
 REVISION_HISTORY_LIMIT: Final = 3
-MIRROR_DEFAULTS: Final[Json] = {"percent": 100, "maxInFlight": 32}
-COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600
 TOTAL_WEIGHT: Final = 100
 
 
@@ -76,43 +75,6 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Sticky:
-    """By what a user is known: the value of a request header, or of a cookie that is kept for `ttl_seconds`."""
-
-    header: str
-    cookie: str
-    ttl_seconds: int
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Requests for `variant`: with this header (`exact` None: any value), below this path; empty: whatever it is."""
-
-    variant: str
-    header: str
-    exact: str | None
-    path: str
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """Copies of `percent` of the requests for `variant`, at most `max_in_flight` at once from each router."""
-
-    variant: str
-    percent: int
-    max_in_flight: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How it is chosen who answers, beside the weights, and who gets copies."""
-
-    sticky: Sticky | None = None
-    rules: tuple[Rule, ...] = ()
-    mirror: Mirror | None = None
-
-
-@dataclass(frozen=True)
 class Spec:
     """A whole ModelDeployment's spec; variants in the user's order, names unique, weights summing to 100.
 
@@ -123,7 +85,7 @@ class Spec:
     autoscaling: Autoscaling
     revision_history_limit: int
     access: Access | None = None
-    choice: Choice = Choice()
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 def parse(name: str, spec: Json) -> Spec:
@@ -144,7 +106,7 @@ def parse(name: str, spec: Json) -> Spec:
         autoscaling=_autoscaling(spec.get("autoscaling") or {}),
         revision_history_limit=spec.get("revisionHistoryLimit", REVISION_HISTORY_LIMIT),
         access=access_of(spec),
-        choice=choice_of(spec),
+        traffic=traffic_of(spec),
     )
 
 
@@ -172,44 +134,6 @@ def _autoscaling(raw: Json) -> Autoscaling:
         target_in_flight=known.get("targetInFlight"),
         scale_down_stabilization_seconds=known["scaleDownStabilizationSeconds"],
     )
-
-
-def choice_of(spec: Json) -> Choice:
-    """Its `traffic.sticky`, `.rules` and `.mirror`; SpecError names the field that the user has to edit."""
-    traffic, variants = spec.get("traffic") or {}, spec.get("variants") or []
-    weights = {variant.get("name"): variant.get("weight") for variant in variants}
-    rules = tuple(_rule(raw) for raw in traffic.get("rules") or ())
-    for rule in rules:
-        if rule.variant not in weights:
-            raise SpecError("spec.traffic.rules", f"there is no variant {rule.variant!r}")
-    mirror = _mirror(traffic.get("mirror"))
-    if mirror and weights.get(mirror.variant) != 0:
-        raise SpecError("spec.traffic.mirror.variant", f"there is no variant {mirror.variant!r} with weight 0")
-    return Choice(_sticky(traffic.get("sticky")), rules, mirror)
-
-
-def _mirror(raw: Json | None) -> Mirror | None:
-    if raw is None:
-        return None
-    known = {**MIRROR_DEFAULTS, **raw}
-    return Mirror(known.get("variant", ""), known["percent"], known["maxInFlight"])
-
-
-def _sticky(raw: Json | None) -> Sticky | None:
-    if raw is None:
-        return None
-    header, cookie = raw.get("header", ""), raw.get("cookie", "")
-    if bool(header) == bool(cookie):
-        raise SpecError("spec.traffic.sticky", "needs one of header and cookie")
-    return Sticky(header, cookie, raw.get("ttlSeconds", COOKIE_TTL_SECONDS))
-
-
-def _rule(raw: Json) -> Rule:
-    header, path = raw.get("header") or {}, raw.get("path") or {}
-    rule = Rule(raw.get("variant", ""), header.get("name", ""), header.get("exact"), path.get("prefix", ""))
-    if not rule.header and not rule.path:
-        raise SpecError("spec.traffic.rules", "a rule needs a header, a path, or both")
-    return rule
 
 
 def access_of(spec: Json) -> Access | None:

@@ -10,9 +10,19 @@ from inflight_operator.api.world import Failure
 
 LOOK_AFTER_SECONDS: Final = 3.0
 """How long pods may be unready before anybody asks why."""
-LOOK_EVERY_SECONDS: Final = 5.0
+_LOOK_EVERY_SECONDS: Final = 5.0
+_LOOK_SELDOM_SECONDS: Final = 60.0
 
 _BENIGN: Final = {"ContainerCreating", "PodInitializing", ""}
+
+
+def look_again(unready_for: float) -> float:
+    """Seconds until pods that have been unready for so long are read again.
+
+    Whoever waits for a new pod wants to know soon why it fails; what has failed for an hour fails for the same reason.
+    That the pods are ready at last, or replaced, is told by watches.
+    """
+    return min(max(_LOOK_EVERY_SECONDS, unready_for / 2), _LOOK_SELDOM_SECONDS)
 
 
 def decide(pods: Iterable[Mapping[str, Any]]) -> Failure | None:

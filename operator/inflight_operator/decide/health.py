@@ -56,9 +56,11 @@ class Facts:
     kept: int = 0
     """Endpoints that requests go to: where no pod is ready, those that were."""
     missing_keys: Sequence[str] = ()
+    """Why the keys that tokens are checked by aren't known, where they aren't."""
     holding: bool = False
     """Weights stay as they are because the demand isn't known."""
-    """Why the keys that tokens are checked by aren't known, where they aren't."""
+    conflicts: Sequence[str] = ()
+    """Hosts that somebody else has, and who, as far as the owner may know."""
 
 
 def refused(reason: Reason, message: str) -> tuple[Condition, ...]:
@@ -77,7 +79,7 @@ def decide(facts: Facts) -> tuple[Condition, ...]:
     progress = _progress(facts)
     available = _available(facts)
     failure = next((v for v in facts.variants if v.failure), None)
-    stalled = failure is not None or facts.rejected is not None
+    stalled = failure is not None or facts.rejected is not None or bool(facts.conflicts)
     busy = progress.status is True
     return (
         _ready(facts, available, progress, failure),
@@ -116,6 +118,9 @@ def _progress(facts: Facts) -> Condition:
             return Condition(Type.PROGRESSING, False, Reason.FAILED, text)
     if facts.rejected is not None:
         return Condition(Type.PROGRESSING, False, Reason.ROUTE_REJECTED, facts.rejected)
+    if facts.conflicts:
+        text = f"Requests for {'; '.join(facts.conflicts)}. All else is answered."
+        return Condition(Type.PROGRESSING, False, Reason.ROUTE_CONFLICT, text)
     for reason, message in _steps(facts):
         return Condition(Type.PROGRESSING, True, reason, message)
     return Condition(Type.PROGRESSING, False, Reason.COMPLETE, "Everything asked for is in effect.")
@@ -153,7 +158,7 @@ def _ready(facts: Facts, available: Condition, progress: Condition, failure: Var
         return Condition(Type.READY, False, available.reason, available.message)
     # Draining is bookkeeping: the weights are in force already.
     busy = progress.status and progress.reason != Reason.DRAINING
-    if busy or facts.rejected is not None:
+    if busy or facts.rejected is not None or facts.conflicts:
         return Condition(Type.READY, False, progress.reason, progress.message)
     told = ", ".join(f"{v.name} {v.ready}/{v.replicas} at {v.effective} %" for v in facts.variants)
     return Condition(Type.READY, True, Reason.COMPLETE, f"{told}.")

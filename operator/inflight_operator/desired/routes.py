@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from inflight_operator.api import names
 from inflight_operator.api.names import Key
-from inflight_operator.api.spec import SERVER_DEFAULTS, Choice, Variant
+from inflight_operator.api.spec import SERVER_DEFAULTS, Variant
+from inflight_operator.api.traffic import Traffic
 from inflight_operator.api.world import Address, Revision, World
 from inflight_operator.decide import stickiness
 from inflight_operator.decide.stickiness import Run
 from inflight_operator.decide.weights import share
-from inflight_operator.xds.model import Backend, Endpoint, Issuer, Mirror, RouteSpec, Rule, Sticky
-
-ROUTER_GRACE_MILLISECONDS: Final = 500
-"""How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
-which the server says that its time is up."""
+from inflight_operator.xds.model import (
+    GRACE_MILLISECONDS,
+    Backend,
+    Endpoint,
+    Issuer,
+    Mirror,
+    Retries,
+    RouteSpec,
+    Rule,
+    Sticky,
+)
 
 
 class Plan(Protocol):
@@ -39,14 +46,15 @@ def build(
     *,
     routable: Mapping[str, Addresses],
     access: tuple[Issuer, ...] | None,
-    choice: Choice,
+    traffic: Traffic,
     places: Sequence[Run],
+    hosts: tuple[str, ...] = (),
 ) -> RouteSpec:
-    """Routes for `key`; `effective` are the weights in force by variant, `routable` the endpoints by revision, `access`
-    whose tokens are asked for, `places` where sticky users are."""
+    """Routes for `key` and its own `hosts`. `effective` are the weights in force by variant, `routable` endpoints by
+    revision, `access` whose tokens are asked for, `places` where sticky users are."""
     plans = list(plans)
     serving = {plan.variant.name: plan.serving.name for plan in plans}
-    shares = answering(places) if choice.sticky else [(name, effective[name]) for name in serving]
+    shares = answering(places) if traffic.sticky else [(name, effective[name]) for name in serving]
     return RouteSpec(
         namespace=key[0],
         name=key[1],
@@ -54,14 +62,21 @@ def build(
         split=_split(shares, serving) if any(effective.values()) else (),
         direct=tuple(serving.items()),
         access=access,
-        sticky=_sticky(choice),
-        rules=_rules(choice, serving),
-        mirror=_mirror(choice, serving, effective),
+        sticky=_sticky(traffic),
+        rules=_rules(traffic, serving),
+        mirror=_mirror(traffic, serving, effective),
+        retries=_retries(traffic),
+        timeout_milliseconds=_limit(traffic),
+        hosts=hosts,
     )
 
 
 def as_told(
-    seen: World, routable: Mapping[str, Addresses], access: tuple[Issuer, ...] | None, choice: Choice
+    seen: World,
+    routable: Mapping[str, Addresses],
+    access: tuple[Issuer, ...] | None,
+    traffic: Traffic,
+    hosts: tuple[str, ...] = (),
 ) -> tuple[RouteSpec, dict[str, str], dict[str, int]]:
     """Routes to what served when the status was last written, with the endpoints of now: for a ModelDeployment whose
     present spec can't be acted on. With them the revisions that serve and their weights, by variant.
@@ -72,16 +87,26 @@ def as_told(
     ready = [variant for variant, name in serving.items() if routable[name]]
     in_force, wished = ({v: seen.told[v][weight] for v in ready} for weight in ("effectiveWeight", "weight"))
     weights = share(100, in_force if any(in_force.values()) else wished)
-    served = choice.sticky and any(weights.values())
+    served = traffic.sticky and any(weights.values())
     # Whoever answers at a place now goes on: the weights in force are all that is known of what was wanted.
     held = [Run(now, now, count) for _, now, count in seen.places]
     places = stickiness.decide(held, weights, weights) if served else ()
     split = _split(answering(places) or weights.items(), serving)
     backends = tuple(_backend(live[name], routable[name]) for name in sorted(live))
-    rules = _rules(choice, serving)
+    rules = _rules(traffic, serving)
     direct = tuple(serving.items())
     spec = RouteSpec(
-        *seen.key, backends, split, direct, access, _sticky(choice), rules, mirror=_mirror(choice, serving, weights)
+        *seen.key,
+        backends,
+        split,
+        direct,
+        access,
+        _sticky(traffic),
+        rules,
+        mirror=_mirror(traffic, serving, weights),
+        retries=_retries(traffic),
+        timeout_milliseconds=_limit(traffic),
+        hosts=hosts,
     )
     return spec, serving, dict.fromkeys(serving, 0) | weights
 
@@ -100,19 +125,27 @@ def _split(shares: Iterable[tuple[str, int]], serving: Mapping[str, str]) -> tup
     return tuple((serving[variant], weight) for variant, weight in shares if weight > 0)
 
 
-def _sticky(choice: Choice) -> Sticky | None:
-    return Sticky(**vars(choice.sticky)) if choice.sticky else None
+def _sticky(traffic: Traffic) -> Sticky | None:
+    return Sticky(**vars(traffic.sticky)) if traffic.sticky else None
 
 
-def _mirror(choice: Choice, serving: Mapping[str, str], effective: Mapping[str, int]) -> Mirror | None:
-    asked = choice.mirror
+def _retries(traffic: Traffic) -> Retries:
+    return Retries(**vars(traffic.retries))
+
+
+def _limit(traffic: Traffic) -> int | None:
+    return traffic.timeout_milliseconds
+
+
+def _mirror(traffic: Traffic, serving: Mapping[str, str], effective: Mapping[str, int]) -> Mirror | None:
+    asked = traffic.mirror
     if asked is None or asked.variant not in serving or effective.get(asked.variant, 0):
         return None  # while it still answers somebody, copies would count as demand that moves with its weight
     return Mirror(serving[asked.variant], asked.percent, asked.max_in_flight)
 
 
-def _rules(choice: Choice, serving: Mapping[str, str]) -> tuple[Rule, ...]:
-    named = [rule for rule in choice.rules if rule.variant in serving]
+def _rules(traffic: Traffic, serving: Mapping[str, str]) -> tuple[Rule, ...]:
+    named = [rule for rule in traffic.rules if rule.variant in serving]
     return tuple(Rule(serving[rule.variant], rule.header, rule.exact, rule.path) for rule in named)
 
 
@@ -123,7 +156,7 @@ def _backend(revision: Revision, endpoints: Addresses) -> Backend:
         variant=revision.variant,
         revision=revision.revision,
         endpoints=frozenset(Endpoint(*address) for address in endpoints),
-        timeout_milliseconds=timeout_milliseconds(revision) + ROUTER_GRACE_MILLISECONDS,
+        timeout_milliseconds=timeout_milliseconds(revision) + GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,
     )

@@ -22,9 +22,10 @@ def build(
     *,
     tls: bool,
     places: Iterable[Run] = (),
+    hosts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339; `tls`: the
-    routers serve HTTPS; `places` where sticky users are."""
+    routers serve HTTPS; `places` where sticky users are; `hosts` those that are its own."""
     metadata = resource["metadata"]
     old: Mapping[str, Any] = resource.get("status") or {}
     status = {
@@ -32,6 +33,8 @@ def build(
         "url": alias.url(metadata["name"], metadata["namespace"], tls=tls),
         "conditions": conditions.fold(old.get("conditions") or [], told, metadata["generation"], stamp),
     }
+    if hosts:
+        status["hosts"] = list(hosts)
     if variants:
         sticky = [_run(run) for run in places]
         return (

@@ -10,7 +10,7 @@ from inflight_operator.kube.client import Kube
 
 async def why_unready(kube: Kube, namespace: str, owner: str, revision: Revision) -> Failure | None:
     """Ask the revision's pods what keeps them from being ready."""
-    return failure.decide(await _of(kube, namespace, owner, revision))
+    return failure.decide(await _of(kube, namespace, owner, revision, cached=True))
 
 
 async def first_ready_address(kube: Kube, namespace: str, owner: str, revision: Revision) -> str | None:
@@ -27,7 +27,7 @@ def _answers(pod: Object) -> bool:
     return bool(ready and own_address and not pod["metadata"].get("deletionTimestamp"))
 
 
-async def _of(kube: Kube, namespace: str, owner: str, revision: Revision) -> list[Object]:
+async def _of(kube: Kube, namespace: str, owner: str, revision: Revision, *, cached: bool = False) -> list[Object]:
     chosen = names.selector(owner, revision.variant, revision.revision)
     selector = ",".join(f"{key}={value}" for key, value in chosen.items())
-    return (await kube.list("Pod", namespace, selector)).items
+    return (await kube.list("Pod", namespace, selector, cached=cached)).items

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from inflight_operator.api.conditions import Condition
+from inflight_operator.api.names import Key
 from inflight_operator.api.world import Failure, Revision
 from inflight_operator.apply.report import Reporter
 from inflight_operator.decide import failure, health
 from inflight_operator.decide.weights import Weights
 from inflight_operator.desired import status
+from inflight_operator.hosts import Grant
 from inflight_operator.kube.client import Kube
 from inflight_operator.memory import Memory
 from inflight_operator.observe import pods
@@ -44,6 +46,7 @@ class Telling:
         programmed: Programmed,
         kept: int,
         missing_keys: Sequence[str],
+        grant: Grant,
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
@@ -58,16 +61,27 @@ class Telling:
             kept=kept,
             missing_keys=missing_keys,
             holding=split.holding,
+            conflicts=[_conflict(run.key[0], host, whose) for host, whose in grant.refused],
         )
         in_flight = self._in_flight(run)
         where = run.memory.places
-        made = status.build(run.resource, health.decide(facts), told, in_flight, stamp(), tls=self._tls, places=where)
+        made = status.build(
+            run.resource,
+            health.decide(facts),
+            told,
+            in_flight,
+            stamp(),
+            tls=self._tls,
+            places=where,
+            hosts=grant.hosts,
+        )
         await self._reporter.status(run.resource, made)
         return again
 
-    async def refuse(self, resource: dict[str, Any], conditions: tuple[Condition, ...]) -> None:
+    async def refuse(self, resource: dict[str, Any], conditions: tuple[Condition, ...], hosts: Sequence[str]) -> None:
         """Say that nothing can be done until somebody edits something; what served before still serves."""
-        await self._reporter.status(resource, status.build(resource, conditions, [], {}, stamp(), tls=self._tls))
+        made = status.build(resource, conditions, [], {}, stamp(), tls=self._tls, hosts=hosts)
+        await self._reporter.status(resource, made)
 
     def moved(self, memories: Mapping[tuple[str, str], Memory]) -> list[tuple[str, str]]:
         """Keys whose in-flight numbers differ from those told last."""
@@ -97,14 +111,14 @@ class Telling:
         last = memory.looked_at.get(revision.name)
         due = since + failure.LOOK_AFTER_SECONDS
         if last is not None:
-            due = max(due, last + failure.LOOK_EVERY_SECONDS)
+            due = max(due, last + failure.look_again(last - since))
         if run.now < due:
             return due - run.now
         memory.looked_at[revision.name] = run.now
         why = await pods.why_unready(self._kube, run.key[0], run.key[1], revision)
         if why is not None:
             memory.failures[revision.name] = why
-        return failure.LOOK_EVERY_SECONDS
+        return failure.look_again(run.now - since)
 
     def _in_flight(self, run: Pass) -> Mapping[str, float | None]:
         memory, measured = run.memory, _rounded(self._signal.measured(run.key))
@@ -132,6 +146,12 @@ def _facts(plan: VariantPlan, split: Weights, why: Failure | None) -> health.Var
         needed=plan.rollout.needed,
         failure=why,
     )
+
+
+def _conflict(namespace: str, host: str, whose: Key) -> str:
+    """Other tenants' names are not told."""
+    who = f"ModelDeployment {whose[1]}" if whose[0] == namespace else "a ModelDeployment of another namespace"
+    return f"{host} go to {who}"
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, bool]:

@@ -13,22 +13,20 @@ from itertools import chain
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf.message import Message
-from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
+from google.protobuf.wrappers_pb2 import UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from . import clusters, tokens
+from . import clusters, retries, tokens
 from .choice import Below
-from .model import RouteSpec
+from .model import Retries, RouteSpec
 from .wire import (
     ROUTES,
     Resource,
     digest,
     head,
-    milliseconds,
     packed,
     serialise,
     wrapped,
@@ -46,8 +44,6 @@ listener is in the chart's bootstrap.yaml, so that the router asks for it before
 RETRY_BODY_BYTES = 256 * 1024
 """How much of a body is kept for a retry. More than a connection's buffer limit: what has been read of a
 large body while connecting can then always be sent again."""
-RETRIES = 5
-RETRY_WAIT, MAX_RETRY_WAIT = milliseconds(1), milliseconds(25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,8 @@ def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
     assignments: dict[str, Resource] = {}
     for backend in spec.backends:
         mirrored = spec.mirror is not None and spec.mirror.backend == backend.name
-        found = clusters.of(spec.namespace, backend, spec.mirror.max_in_flight if spec.mirror and mirrored else 0)
+        copies = spec.mirror.max_in_flight if spec.mirror and mirrored else 0
+        found = clusters.of(spec.namespace, backend, spec.retries.budget_percent, copies)
         resources.update(found[0])
         assignments.update(found[1])
     return Pieces(routes(spec, cluster_domain), resources, assignments)
@@ -95,6 +92,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
             f"{spec.name}.{spec.namespace}",
             f"{spec.name}.{spec.namespace}.svc",
             f"{spec.name}.{spec.namespace}.svc.{cluster_domain}",
+            *spec.hosts,
         ],
         routes=[*Below(spec, grpc=True).all(), *Below(spec).all()],
         typed_per_filter_config=access,
@@ -173,27 +171,9 @@ def _route_configuration_head(name: str) -> bytes:
 
 
 def _virtual_host_options() -> dict[str, Message]:
-    """Retry only what no server can have begun to work on, and on another pod.
-
-    A dead pod is ejected by its first failed connection, but a few hundred microseconds later than the first
-    retry: the last ones wait for it.
-    """
-    previous = route_components_pb2.RetryPolicy.RetryHostPredicate(
-        name="envoy.retry_host_predicates.previous_hosts",
-        typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
-    )
+    """What holds for all routes that say nothing else."""
     return {
-        "retry_policy": route_components_pb2.RetryPolicy(
-            retry_on="connect-failure,refused-stream,reset-before-request",
-            num_retries=UInt32Value(value=RETRIES),
-            retry_host_predicate=[previous],
-            host_selection_retry_max_attempts=3,
-            # At once: while no request is under way nothing slows the client down, and a large body would
-            # outgrow what is kept for a retry.
-            retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
-                base_interval=RETRY_WAIT, max_interval=MAX_RETRY_WAIT
-            ),
-        ),
+        "retry_policy": retries.policy(Retries()),
         "request_body_buffer_limit": UInt64Value(value=RETRY_BODY_BYTES),
     }
 

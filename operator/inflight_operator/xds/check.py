@@ -29,6 +29,10 @@ def _problems(spec: RouteSpec) -> Iterator[str]:
     for variant, _ in spec.direct:
         if not _LABEL.fullmatch(variant):
             yield f"variant name {variant!r} is not a DNS label"
+    for host in spec.hosts:
+        labels = host.split(".")
+        if len(labels) < 3 or "svc" in labels or not all(map(_LABEL.fullmatch, labels)):
+            yield f"{host!r} can't be a host of its own"
     yield from _traffic_problems(spec)
     for backend in spec.backends:
         yield from _backend_problems(backend)
@@ -49,13 +53,21 @@ def _traffic_problems(spec: RouteSpec) -> Iterator[str]:
         yield f"the weights {weights} are not positive integers that sum to 100"
     if spec.sticky is None and len({name for name, _ in spec.split}) != len(spec.split):
         yield "a backend has two weights"
+    yield from _effort_problems(spec)
     for header in [rule.header for rule in spec.rules] + ([spec.sticky.header] if spec.sticky else []):
         if header and not _HEADER.fullmatch(header):
             yield f"{header!r} is no name of a header"
-    if spec.mirror and not (1 <= spec.mirror.percent <= 100 and spec.mirror.max_in_flight >= 1):
-        yield f"{spec.mirror.percent} % of the requests, {spec.mirror.max_in_flight} at once, can't be mirrored"
     if spec.sticky and spec.sticky.cookie and not _COOKIE.fullmatch(spec.sticky.cookie):
         yield f"{spec.sticky.cookie!r} is no name of a cookie"
+
+
+def _effort_problems(spec: RouteSpec) -> Iterator[str]:
+    if not 0 <= spec.retries.budget_percent <= 100:
+        yield f"{spec.retries.budget_percent} % of the requests can't be at another try"
+    if spec.timeout_milliseconds is not None and spec.timeout_milliseconds < 1:
+        yield "the timeout must be positive"
+    if spec.mirror and not (1 <= spec.mirror.percent <= 100 and spec.mirror.max_in_flight >= 1):
+        yield f"{spec.mirror.percent} % of the requests, {spec.mirror.max_in_flight} at once, can't be mirrored"
 
 
 def _backend_problems(backend: Backend) -> Iterator[str]:

@@ -15,8 +15,8 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from . import clusters
-from .model import Mirror, RouteSpec, Rule
+from . import clusters, retries
+from .model import GRACE_MILLISECONDS, Mirror, Retries, RouteSpec, Rule
 from .wire import milliseconds
 
 MIRRORED: Final = "x-inflight-mirrored"
@@ -113,14 +113,27 @@ class Below:
             return route_components_pb2.Route(match=match, direct_response=unavailable)
         action = self._action(split)
         action.prefix_rewrite = "" if self.prefix == "/" else f"/{path.removeprefix('/')}"
-        return route_components_pb2.Route(match=match, route=action)
+        return route_components_pb2.Route(match=match, route=action, request_headers_to_add=self._deadline())
+
+    def _deadline(self) -> list[base_pb2.HeaderValueOption]:
+        """Tells the server how much time there is, unless the client has said it."""
+        most = self.spec.timeout_milliseconds
+        if most is None:
+            return []
+        key, value = ("grpc-timeout", f"{most}m") if self.grpc else ("x-request-timeout-ms", str(most))
+        absent = base_pb2.HeaderValueOption.ADD_IF_ABSENT
+        return [base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=key, value=value), append_action=absent)]
 
     def _action(self, split: Split) -> route_components_pb2.RouteAction:
         timeout = max(self._timeouts[name] for name, _ in split)
+        if (most := self.spec.timeout_milliseconds) is not None:
+            timeout = min(timeout, most + GRACE_MILLISECONDS)
         action = route_components_pb2.RouteAction(
             timeout=milliseconds(timeout),
             idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
         )
+        if self.spec.retries != Retries():
+            action.retry_policy.CopyFrom(retries.policy(self.spec.retries))
         if len(split) == 1:
             action.cluster = self._cluster(split[0][0])
         else:

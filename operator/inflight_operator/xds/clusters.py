@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
-from . import zones
+from . import retries, zones
 from .model import Backend, Endpoint
 from .wire import CLUSTER, ENDPOINTS, Resource, ads, milliseconds, packed, resource, socket_address
 
@@ -64,7 +64,9 @@ def counted_as(cluster: str) -> str:
     return cluster.removesuffix(_GRPC).removesuffix(_MIRROR)
 
 
-def of(namespace: str, backend: Backend, copies: int = 0) -> tuple[dict[str, Resource], dict[str, Resource]]:
+def of(
+    namespace: str, backend: Backend, retry_percent: int, copies: int = 0
+) -> tuple[dict[str, Resource], dict[str, Resource]]:
     """(clusters, endpoints) of one backend, by cluster name; with those for `copies` at once, where it gets any."""
     http = cluster_name(namespace, backend.name)
     names = {http: breaker(backend)} | ({mirror_name(http): copies} if copies else {})
@@ -72,7 +74,7 @@ def of(namespace: str, backend: Backend, copies: int = 0) -> tuple[dict[str, Res
     made, found = {}, {}
     for name, limit in names.items():
         for each, there in ((name, backend), (grpc_name(name), at_grpc)):
-            made[each] = cluster(each, there, limit)
+            made[each] = cluster(each, there, limit, retry_percent)
             found[each] = endpoints(each, zones.told(there.endpoints))
     return made, found
 
@@ -86,9 +88,9 @@ def breaker(backend: Backend) -> int:
     return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
 
 
-def cluster(name: str, backend: Backend, most: int) -> Resource:
-    """A Cluster of one backend with at most that many open requests; its metadata gives the response headers that say
-    who answered."""
+def cluster(name: str, backend: Backend, most: int, retry_percent: int) -> Resource:
+    """A Cluster of one backend with at most that many open requests, that share of them at another try. Its metadata
+    gives the response headers that say who answered."""
     limit = UInt32Value(value=most)
     labels = Struct()
     labels.update({"variant": backend.variant, "revision": backend.revision})
@@ -108,7 +110,10 @@ def cluster(name: str, backend: Backend, most: int) -> Resource:
             circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
                 thresholds=[
                     circuit_breaker_pb2.CircuitBreakers.Thresholds(
-                        max_connections=limit, max_pending_requests=limit, max_requests=limit, max_retries=limit
+                        max_connections=limit,
+                        max_pending_requests=limit,
+                        max_requests=limit,
+                        retry_budget=retries.budget(retry_percent),
                     )
                 ]
             ),

@@ -7,6 +7,11 @@ Nothing here knows Kubernetes or protobuf.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+GRACE_MILLISECONDS: Final = 500
+"""How much longer than the server a router waits: one that gave up at the same instant would cut short the answer in
+which the server says that its time is up."""
 
 
 @dataclass(frozen=True, order=True)
@@ -84,6 +89,19 @@ class Mirror:
 
 
 @dataclass(frozen=True)
+class Retries:
+    """What is tried again, as long as no more than `budget_percent` of the open requests are at it (0: nothing is).
+
+    A pod that could not be reached: always. `elsewhere`: what a pod refused, since there can be another one.
+    `idempotent`: also what a pod may have executed.
+    """
+
+    budget_percent: int = 20
+    elsewhere: bool = True
+    idempotent: bool = False
+
+
+@dataclass(frozen=True)
 class RouteSpec:
     """All of one ModelDeployment's traffic.
 
@@ -92,6 +110,8 @@ class RouteSpec:
     but for `sticky`: then the split is a ruler, in this order, on which each user has his place.
     `rules` come before it, in their order.
     `direct` is (variant name, backend name): who answers `/<namespace>/<name>/variants/<variant>/...`.
+    `timeout_milliseconds` is the longest that a request may take, whoever answers; None: as long as its backend says.
+    `hosts` are names of its own, beside those of its Service; no two RouteSpecs may have the same one.
     `access` are the issuers one of whose tokens a request must bring; None: it needs none.
     """
 
@@ -104,6 +124,9 @@ class RouteSpec:
     sticky: Sticky | None = None
     rules: tuple[Rule, ...] = ()
     mirror: Mirror | None = None
+    retries: Retries = Retries()
+    timeout_milliseconds: int | None = None
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

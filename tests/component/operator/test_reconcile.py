@@ -555,3 +555,38 @@ async def test_that_the_load_is_known_or_not_is_told_at_once_and_its_numbers_now
     assert await told_after(1.0, 3.0) == "3.0"
     assert await told_after(1.0, 4.0) == "3.0"
     assert await told_after(15.0, 4.0) == "4.0"
+
+
+async def test_a_host_that_somebody_else_has_is_told_and_comes_when_it_is_free(bench: Bench, name: str):
+    other, host = f"{name}-b", f"{name}.ml.example"
+    hosts = {"traffic": {"hosts": [host]}}
+
+    async def told(which: str) -> tuple[list[str], str, str]:
+        found = (await bench.get("ModelDeployment", which))["status"]
+        ready = next(c for c in found["conditions"] if c["type"] == "Ready")
+        return found.get("hosts", []), ready["reason"], ready["message"]
+
+    await bench.put(name, spec(100, **hosts))
+    await bench.settle(name)
+    await bench.put(other, spec(100, **hosts))
+    await bench.settle(other)
+    assert (await told(name))[0] == [host]
+    assert await told(other) == (
+        [],
+        "RouteConflict",
+        f"Requests for {host} go to ModelDeployment {name}. All else is answered.",
+    )
+    assert bench.routers.routes[NAMESPACE, name].hosts == (host,)
+    assert bench.routers.routes[NAMESPACE, other].hosts == ()
+    bench.restart()
+    await bench.refresh()
+    await bench.reconciler.prime()
+    await bench.settle(other)
+    await bench.settle(name)
+    assert ((await told(name))[0], (await told(other))[1]) == ([host], "RouteConflict")
+    await bench.put(name, spec(100))
+    await bench.settle(name)
+    assert (NAMESPACE, other) in bench.woken
+    await bench.settle(other)
+    assert (await told(other))[:2] == ([host], "Complete")
+    assert bench.routers.routes[NAMESPACE, other].hosts == (host,)

@@ -15,7 +15,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_pb2
 
-from inflight_operator.xds import build, clusters, wire
+from inflight_operator.xds import build, clusters, retries, wire
 from inflight_operator.xds.build import Pieces
 from inflight_operator.xds.model import RouteSpec
 from ports import free_port
@@ -133,8 +133,8 @@ async def test_a_body_too_large_for_another_try_says_when_to_come_back(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Envoy says 507 for it. With long waits between tries, so that more of it always comes meanwhile."""
-    monkeypatch.setattr(build, "RETRY_WAIT", wire.milliseconds(1000))
-    monkeypatch.setattr(build, "MAX_RETRY_WAIT", wire.milliseconds(1000))
+    monkeypatch.setattr(retries, "WAIT", wire.milliseconds(1000))
+    monkeypatch.setattr(retries, "MAX_WAIT", wire.milliseconds(1000))
     await rig.start(route_spec(backend(ports=[free_port()])))
     router = await rig.router()
     answers = [await rig.ask(method="POST", data=BytesIO(bytes(8_000_000))) for _ in range(5)]

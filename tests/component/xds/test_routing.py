@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,10 @@ ROUTES = [
     pytest.param("x", "/ready", NOT_FOUND, None, id="administration is not served"),
     pytest.param("empty.demo", "/v2", UNAVAILABLE, None, id="no ready endpoint by host"),
     pytest.param("x", "/demo/empty/v2", UNAVAILABLE, None, id="no ready endpoint by path"),
+    pytest.param("digits.ml.example", "/v2", OK, "/v2", id="a host of its own"),
+    pytest.param("digits.ml.example:8080", "/v2", OK, "/v2", id="with its port"),
+    pytest.param("digits.ml.example", "/metrics", NOT_FOUND, None, id="where metrics are hidden too"),
+    pytest.param("other.ml.example", "/v2", NOT_FOUND, None, id="a host that is nobody's"),
     pytest.param("x", "/demo/digits%2Fv2", BAD, None, id="escaped slash"),
     pytest.param("x", "/demo%5Cdigits/v2", BAD, None, id="escaped backslash"),
 ]
@@ -46,13 +51,28 @@ ROUTES = [
 async def test_requests_reach_what_their_host_or_path_names(rig: Rig, subtests: pytest.Subtests) -> None:
     pod = await rig.pod()
     empty = route_spec(name="empty")
-    await rig.start(route_spec(backend(ports=[pod.port])), empty)
+    await rig.start(replace(route_spec(backend(ports=[pod.port])), hosts=("digits.ml.example",)), empty)
     await rig.router()
     for case in ROUTES:
         with subtests.test(case.id):
             host, path, status, received = case.values
             answer = await rig.ask(path, host)
             assert (answer.status, answer.body.get("path")) == (status, received)
+
+
+async def test_a_host_goes_over_to_another_one_without_a_request_that_nobody_answers(rig: Rig) -> None:
+    """Both changes one after the other, as two reconciles tell them."""
+    hosts = ("digits.ml.example",)
+    pods = [await rig.pod(name) for name in "ab"]
+    specs = [route_spec(backend(ports=[pod.port], model=pod.name), name=pod.name) for pod in pods]
+    await rig.start(replace(specs[0], hosts=hosts), specs[1])
+    await rig.router()
+    async with rig.traffic(host=hosts[0]) as seen:
+        await rig.until(lambda: seen["200 a"] > 10)
+        rig.set(specs[0])
+        rig.set(replace(specs[1], hosts=hosts))
+        await rig.until(lambda: seen["200 b"] > 10)
+    assert set(seen) == {"200 a", "200 b"}
 
 
 async def test_unknown_and_foreign_are_told_apart_by_nothing(rig: Rig) -> None:

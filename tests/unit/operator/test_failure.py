@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inflight_operator.api.world import Failure
-from inflight_operator.decide.failure import decide
+from inflight_operator.decide.failure import decide, look_again
 
 TOLD = '{"reason": "DigestMismatch", "message": "expected aa, got bb"}'
 
@@ -59,3 +59,8 @@ def test_a_crash_quotes_its_last_line_and_its_exit_code():
     assert decide([pod(last=ended("Traceback\nValueError: no"))]) == Failure(
         "Crashed", "container server exited with code 1: ValueError: no"
     )
+
+
+@pytest.mark.parametrize(("unready_for", "again"), [(0, 5), (3, 5), (20, 10), (80, 40), (120, 60), (86_400, 60)])
+def test_what_has_failed_for_long_is_asked_seldom(unready_for: float, again: float) -> None:
+    assert look_again(unready_for) == again

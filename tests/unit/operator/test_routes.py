@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from inflight_operator.api.spec import Choice, Mirror, Rule, Sticky
+from inflight_operator.api.traffic import Mirror, Rule, Sticky, Traffic
 from inflight_operator.api.world import Revision, World
 from inflight_operator.desired import routes
 from inflight_operator.xds import check
+from inflight_operator.xds.model import GRACE_MILLISECONDS
 
 
 def revision(server: dict[str, Any] | None) -> Revision:
@@ -25,12 +26,12 @@ def revision(server: dict[str, Any] | None) -> Revision:
 )
 def test_a_router_waits_longer_than_the_server_so_that_the_server_has_the_last_word(server, waits, holds):
     made = routes.build(
-        ("demo", "digits"), [], [revision(server)], {}, routable={}, access=None, choice=Choice(), places=()
+        ("demo", "digits"), [], [revision(server)], {}, routable={}, access=None, traffic=Traffic(), places=()
     )
     (backend,) = made.backends
     assert backend.timeout_milliseconds == waits
     assert backend.max_in_flight == holds
-    assert routes.timeout_milliseconds(revision(server)) == waits - routes.ROUTER_GRACE_MILLISECONDS
+    assert routes.timeout_milliseconds(revision(server)) == waits - GRACE_MILLISECONDS
 
 
 def world(*told: tuple[str, int, int], gone: str = "", unready: str = "") -> World:
@@ -57,7 +58,7 @@ def world(*told: tuple[str, int, int], gone: str = "", unready: str = "") -> Wor
 )
 def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen, split):
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, serving, weights = routes.as_told(seen, routable, None, Choice())
+    made, serving, weights = routes.as_told(seen, routable, None, Traffic())
     assert dict(made.split) == {serving[variant]: weight for variant, weight in split.items()}
     assert {variant: weight for variant, weight in weights.items() if weight} == split
     assert check.problem(made) is None
@@ -66,11 +67,11 @@ def test_what_served_is_routed_to_when_the_present_spec_can_not_be_acted_on(seen
 def test_a_spec_that_can_not_be_acted_on_moves_no_sticky_user():
     seen = world(("a", 70, 95), ("b", 30, 5))
     seen.resource["status"]["sticky"] = [{"variant": "b", "places": 30}, {"variant": "a", "places": 70}]
-    choice = Choice(
+    traffic = Traffic(
         Sticky("x-user", "", 60), (Rule("b", "x-qa", "1", ""), Rule("gone", "x-old", None, "")), Mirror("b", 10, 5)
     )
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, serving, _ = routes.as_told(seen, routable, None, choice)
+    made, serving, _ = routes.as_told(seen, routable, None, traffic)
     assert made.split == ((serving["b"], 30), (serving["a"], 70))
     assert made.sticky is not None
     assert made.sticky.header == "x-user"
@@ -84,23 +85,23 @@ def test_a_shift_that_stops_half_way_moves_no_sticky_user():
     lent = [{"variant": "b", "places": 5, "answeredBy": "a"}, {"variant": "b", "places": 5}]
     seen.resource["status"]["sticky"] = [{"variant": "a", "places": 90}, *lent]
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, serving, _ = routes.as_told(seen, routable, None, Choice(Sticky("x-user", "", 60)))
+    made, serving, _ = routes.as_told(seen, routable, None, Traffic(Sticky("x-user", "", 60)))
     assert made.split == ((serving["a"], 95), (serving["b"], 5))
 
 
 @pytest.mark.parametrize("seen", [world(), world(("a", 0, 0), ("b", 0, 100), unready="b")], ids=["never", "none"])
 def test_sticky_users_of_what_serves_nobody_are_refused_and_no_bug(seen):
     routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-    made, _, _ = routes.as_told(seen, routable, None, Choice(Sticky("x-user", "", 60), (), Mirror("b", 10, 5)))
+    made, _, _ = routes.as_told(seen, routable, None, Traffic(Sticky("x-user", "", 60), (), Mirror("b", 10, 5)))
     assert made.split == ()
     assert check.problem(made) is None
 
 
 def test_a_variant_that_still_answers_somebody_gets_no_copies():
-    choice = Choice(mirror=Mirror("b", 100, 5))
+    traffic = Traffic(mirror=Mirror("b", 100, 5))
     made = []
     for weight in (50, 0):
         seen = world(("a", 100 - weight, 100), ("b", weight, 0))
         routable = {name: revision.endpoints for name, revision in seen.revisions.items()}
-        made.append(routes.as_told(seen, routable, None, choice)[0].mirror)
+        made.append(routes.as_told(seen, routable, None, traffic)[0].mirror)
     assert made == [None, routes.Mirror("digits-b-0a1b2c3d", 100, 5)]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from inflight_operator.api import names
-from inflight_operator.api.spec import Choice, Mirror, Rule, Sticky, choice_of, parse
+from inflight_operator.api.spec import parse
+from inflight_operator.api.traffic import Mirror, Retries, Rule, Sticky, Traffic, traffic_of
 from inflight_operator.errors import SpecError
 
 
@@ -113,16 +114,34 @@ def test_who_answers_is_chosen_by_rules_and_by_who_asks():
     shadowed = spec(traffic={"sticky": {"cookie": "u"}, "rules": rules, "mirror": {"variant": "shadow"}})
     shadowed["variants"][0]["weight"] = 100
     shadowed["variants"].append({"name": "shadow", "weight": 0, "model": {"uri": "s3://models/digits/2"}})
-    choice = parse("digits", shadowed).choice
-    assert choice.mirror == Mirror("shadow", 100, 32)
-    assert choice.sticky == Sticky("", "u", 30 * 24 * 3600)
-    assert choice.rules == (Rule("stable", "x-qa", None, "/v2"),)
-    assert parse("digits", spec()).choice.sticky is None
+    traffic = parse("digits", shadowed).traffic
+    assert traffic.mirror == Mirror("shadow", 100, 32)
+    assert traffic.sticky == Sticky("", "u", 30 * 24 * 3600)
+    assert traffic.rules == (Rule("stable", "x-qa", None, "/v2"),)
+    assert parse("digits", spec()).traffic.sticky is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "retries", "timeout"),
+    [
+        pytest.param({}, Retries(20, True, False), None, id="unset"),
+        pytest.param({"traffic": {"retries": {}, "timeoutMilliseconds": 5}}, Retries(20, True, False), 5, id="empty"),
+        pytest.param({"traffic": {"retries": {"budgetPercent": 0}}}, Retries(0, True, False), None, id="off"),
+        pytest.param({"traffic": {"idempotent": True}}, Retries(20, True, True), None, id="may be done twice"),
+        pytest.param({"autoscaling": {"maxReplicas": 1}}, Retries(20, False, False), None, id="one pod at most"),
+    ],
+)
+def test_how_hard_a_request_is_tried(fields, retries, timeout):
+    traffic = parse("digits", spec(**fields)).traffic
+    assert (traffic.retries, traffic.timeout_milliseconds) == (retries, timeout)
 
 
 @pytest.mark.parametrize(
     ("traffic", "field"),
     [
+        pytest.param({"hosts": ["digits.demo"]}, "spec.traffic.hosts", id="the host of a ModelDeployment"),
+        pytest.param({"hosts": ["a.b.svc"]}, "spec.traffic.hosts", id="the host of a Service"),
+        pytest.param({"hosts": ["a.b." + "c" * 64]}, "spec.traffic.hosts", id="no host"),
         pytest.param({"sticky": {}}, "spec.traffic.sticky", id="sticky by nothing"),
         pytest.param({"sticky": {"header": "a", "cookie": "b"}}, "spec.traffic.sticky", id="sticky by both"),
         pytest.param({"mirror": {"variant": "x"}}, "spec.traffic.mirror.variant", id="copies for nobody"),
@@ -138,5 +157,5 @@ def test_a_choice_that_means_nothing_is_refused(traffic, field):
 
 
 def test_a_variant_without_a_name_is_told_by_the_whole_spec_and_no_bug_of_its_choice():
-    """What can't be acted on is asked for its choice too, so that what served goes on as it was."""
-    assert choice_of({"variants": [{"model": {}}]}) == Choice()
+    """What can't be acted on is asked for its traffic too, so that what served goes on as it was."""
+    assert traffic_of({"variants": [{"model": {}}]}) == Traffic()
