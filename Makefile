@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
-	bench-control bench-server bench-storage scan sbom lock clean
+	bench-control bench-server bench-storage bench-traffic scan sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ faults: venv ## the long fault tests (not part of make test)
 
 bench-control: venv ## control-plane numbers on the cluster that is up; results under benchmarks/results
 	$(BIN)/python -m benchmarks.control
+
+bench-traffic: venv ## what changes and faults cost requests, on the cluster that is up; results under benchmarks/results
+	$(BIN)/python -m benchmarks.traffic
 
 bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,mlserver ROUNDS=5
 	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }

@@ -7,17 +7,13 @@ same steps too few times for a number, to see that they work; its results are ke
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from benchmarks.control import change, demo, fleet, numbers, quiet, refusal, routing, split, step, world
-from benchmarks.control.result import Result, load_all, save, stamped
-from inflight_cluster.errors import ClusterError
+from benchmarks.control import change, demo, fleet, numbers, quiet, refusal, routing, split, step
+from benchmarks.control.result import Result, load_all
+from benchmarks.control.runner import Row, conclude, kept, measure
 from inflight_demo.console import Console
-from inflight_probe.kube import ApiError
-
-Row = Callable[[world.World, Console], Awaitable[list[Result]]]
 
 ROWS: Mapping[str, Row] = {
     "applied": fleet.applied,
@@ -46,15 +42,7 @@ def main() -> int:
     results, broken = _measure([row for row in rows if row != "report"], console, quick=arguments.quick)
     if not arguments.quick:
         numbers.write(load_all())
-    print()
-    console.show(("row", "goal", "measured", ""), [(r.row, r.goal, r.measured, _word(r)) for r in results])
-    for line in broken:
-        print(f"not measured: {line}", file=sys.stderr)
-    return 2 if broken else 0 if all(r.kept for r in results) else 1
-
-
-def _word(result: Result) -> str:
-    return "kept" if result.kept else "MISSED"
+    return conclude(results, broken, console)
 
 
 def _measure(rows: Sequence[str], console: Console, *, quick: bool) -> tuple[list[Result], list[str]]:
@@ -62,30 +50,9 @@ def _measure(rows: Sequence[str], console: Console, *, quick: bool) -> tuple[lis
     broken: list[str] = []
     if "demo" in rows:  # from outside the cluster's network, so before it is entered
         with console.step("demo"):
-            results.append(_kept(demo.timed(console, quick=quick)))
-    inside = [row for row in rows if row != "demo"]
-    if inside:
-        asyncio.run(_inside(inside, console, results, broken, quick=quick))
+            results.append(kept(demo.timed(console, quick=quick)))
+    measure(ROWS, [row for row in rows if row != "demo"], console, results, broken, quick=quick)
     return results, broken
-
-
-async def _inside(
-    rows: Sequence[str], console: Console, results: list[Result], broken: list[str], *, quick: bool
-) -> None:
-    """One row that cannot be measured does not keep the others from it."""
-    async with world.opened(quick=quick) as where:
-        for row in rows:
-            try:
-                with console.step(row):
-                    results += [_kept(result) for result in await ROWS[row](where, console)]
-            except (ApiError, ClusterError, TimeoutError, LookupError, OSError, AssertionError) as error:
-                broken.append(f"{row}: {type(error).__name__}: {error}")
-
-
-def _kept(result: Result) -> Result:
-    done = stamped(result)
-    save(done)
-    return done
 
 
 if __name__ == "__main__":

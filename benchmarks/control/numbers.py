@@ -46,11 +46,16 @@ retries, timed from when each request was due. Failed means anything but a 200 w
 
 def document(results: Mapping[str, Result]) -> str:
     """The whole file."""
+    return f"{_HEAD}{table(ROWS, results)}{_TAIL}"
+
+
+def table(rows: Mapping[str, str], results: Mapping[str, Result]) -> str:
+    """A line for each of `rows` (row → what it is), and where they were measured."""
     lines = ["| what | goal | measured | verdict | measure again |", "|---|---|---|---|---|"]
-    lines += [_line(what, results.get(row)) for row, what in ROWS.items()]
+    lines += [_line(what, results.get(row)) for row, what in rows.items()]
     machines = sorted({f"{r.machine}, {r.when}" for r in results.values()})
     where = "\n".join(f"- {machine}" for machine in machines)
-    return f"{_HEAD}{chr(10).join(lines)}\n\nMeasured on:\n{where}\n{_TAIL}"
+    return f"{chr(10).join(lines)}\n\nMeasured on:\n{where}\n"
 
 
 def _line(what: str, result: Result | None) -> str:

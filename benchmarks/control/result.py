@@ -1,4 +1,7 @@
-"""A measured row: what was promised, what came out, how to measure it again. Kept as one JSON file a row."""
+"""A measured row: what was promised, what came out, how to measure it again. Kept as one JSON file a row.
+
+Rows are named within a suite: `python -m benchmarks.<suite> <row>`.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,13 @@ class Result:
     quick: bool = False
     when: str = ""
     machine: str = ""
+    suite: str = "control"
 
     @property
     def command(self) -> str:
         """How to measure it again."""
-        row = "demo" if self.row.startswith("demo-") else self.row
-        return f"python -m benchmarks.control {row}" + (" --quick" if self.quick else "")
+        row = self.row.partition("-")[0] if self.row.startswith(("demo-", "etcd-")) else self.row
+        return f"python -m benchmarks.{self.suite} {row}" + (" --quick" if self.quick else "")
 
 
 def stamped(result: Result) -> Result:
@@ -44,14 +48,14 @@ def stamped(result: Result) -> Result:
 
 
 def save(result: Result, directory: Path = RESULTS) -> Path:
-    """Write control-<row>.json; a quick run never replaces a full one."""
+    """Write <suite>-<row>.json; a quick run never replaces a full one."""
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / f"control-{result.row}{'.quick' if result.quick else ''}.json"
+    file = directory / f"{result.suite}-{result.row}{'.quick' if result.quick else ''}.json"
     file.write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n")
     return file
 
 
-def load_all(directory: Path = RESULTS) -> dict[str, Result]:
-    """Every full result, by row."""
-    found = [json.loads(f.read_text()) for f in sorted(directory.glob("control-*.json")) if ".quick" not in f.name]
+def load_all(directory: Path = RESULTS, suite: str = "control") -> dict[str, Result]:
+    """Every full result of a suite, by row."""
+    found = [json.loads(f.read_text()) for f in sorted(directory.glob(f"{suite}-*.json")) if ".quick" not in f.name]
     return {entry["row"]: Result(**entry) for entry in found}

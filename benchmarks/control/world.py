@@ -15,6 +15,8 @@ from inflight_probe.scaling import OWNER
 
 NAMESPACE = "bench"
 _READY_SECONDS = 240
+_GONE_SECONDS = 400
+"""After an outage of the API server the garbage collector needs minutes to see the world again."""
 WAITING, SECOND_WAITING = "waiting/1/model.py", "waiting/2/model.py"
 """The waiting example, and the same once more under another key: a new revision that answers alike."""
 
@@ -46,7 +48,7 @@ class World:
         """Delete a ModelDeployment and wait for its pods to go, so that the next row has the machine."""
         await self.kube.delete("ModelDeployment", NAMESPACE, name)
         selector = f"{OWNER}={name}"
-        await self.kube.wait_until(lambda: self._no_pods(selector), f"pods of {name} gone", seconds=120)
+        await self.kube.wait_until(lambda: self._no_pods(selector), f"pods of {name} gone", seconds=_GONE_SECONDS)
 
     async def _no_pods(self, selector: str) -> bool:
         return not await self.kube.list_all("Pod", NAMESPACE, selector)

@@ -236,7 +236,7 @@ class _Call:
 async def _abort(context: Context, problem: Problem, trailers: Trailers) -> NoReturn:
     status = problems.STATUS[problem.code]
     code = _STATUS.get(status, grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL)
-    found = [*trailers, ("x-inflight-code", problem.code.value)]
+    found = [*trailers, ("x-inflight-code", problem.code.value), ("x-inflight-refused-by", "server")]
     if problem.retry_after_ms is not None:
         # The first is what gRPC's own retries wait for.
         found += [

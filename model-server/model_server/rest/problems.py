@@ -35,6 +35,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 JSON: Final = (b"content-type", b"application/json")
 OCTETS: Final = (b"content-type", b"application/octet-stream")
 _PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
+_REFUSED_BY: Final = (b"x-inflight-refused-by", b"server")
 _JSON_ONLY: Final = (JSON,)
 _PHRASES: Final = {499: "Client Closed Request", 422: "Unprocessable Content", 413: "Content Too Large"}
 
@@ -61,7 +62,7 @@ def answer(problem: Problem, request_id: str) -> Answer:
         "error": problem.detail,
         "request_id": request_id,
     }
-    headers = [_PROBLEM_JSON]
+    headers = [_PROBLEM_JSON, _REFUSED_BY]
     if problem.retry_after_ms is not None:
         seconds = max(1, math.ceil(problem.retry_after_ms / 1000))
         headers.append((b"retry-after", b"%d" % seconds))

@@ -7,13 +7,13 @@ with a stable `code`, so that a client never has to read Envoy's own words.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
@@ -24,7 +24,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from . import tokens
+from . import access_log, tokens
 from .build import MAIN
 from .choice import MIRRORED, STREAM_IDLE_SECONDS
 from .wire import LISTENER, Resource, ads, packed, resource, socket_address
@@ -38,6 +38,8 @@ CONNECTION_IDLE_SECONDS = 300
 CONNECTION_BUFFER_BYTES = 32 * 1024
 MAX_REQUEST_HEADERS_KIB = 60
 MAX_CONCURRENT_STREAMS = 100
+REFUSED_BY = "x-inflight-refused-by"
+"""The header of every answer that no server gave; servers have it too, with their own word."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def connection_manager(name: str) -> hcm_pb2.HttpConnectionManager:
         path_with_escaped_slashes_action=hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
         strip_trailing_host_dot=True,
         local_reply_config=local_replies(),
-        access_log=[_error_log()],
+        access_log=access_log.access_logs(),
     )
 
 
@@ -197,7 +199,7 @@ def _strip_envoy_headers() -> header_mutation_pb2.HeaderMutation:
 def local_replies() -> hcm_pb2.LocalReplyConfig:
     """Problems for all that Envoy answers itself; other statuses than those in ANSWERS get a plain one."""
     return hcm_pb2.LocalReplyConfig(
-        mappers=[_mapper(answer) for answer in ANSWERS],
+        mappers=[*(_mapper(answer) for answer in ANSWERS), _others()],
         body_format=_format("about:blank", "Error", "%RESPONSE_CODE%", "The router refused it.", "refused"),
     )
 
@@ -206,7 +208,7 @@ def _mapper(answer: Answer) -> hcm_pb2.ResponseMapper:
     if answer.flags:
         when = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=answer.flags))
     else:
-        when = accesslog_pb2.AccessLogFilter(status_code_filter=_status(answer.of or answer.status, "EQ"))
+        when = accesslog_pb2.AccessLogFilter(status_code_filter=access_log.status(answer.of or answer.status, "EQ"))
     if answer.learned:
         told = accesslog_pb2.MetadataFilter(
             matcher=tokens.known(*answer.learned), match_if_key_not_found=BoolValue(value=False)
@@ -214,19 +216,33 @@ def _mapper(answer: Answer) -> hcm_pb2.ResponseMapper:
         both = [when, accesslog_pb2.AccessLogFilter(metadata_filter=told)]
         when = accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=both))
     after = answer.retry_after_seconds
-    hints = {} if after is None else {"retry-after": after, "x-inflight-retry-after-ms": after * 1000}
+    hints: dict[str, int | str] = {REFUSED_BY: "router"}
+    if after is not None:
+        hints |= {"retry-after": after, "x-inflight-retry-after-ms": after * 1000}
     return hcm_pb2.ResponseMapper(
         filter=when,
         status_code=UInt32Value(value=answer.status),
         body_format_override=_format("about:blank", answer.title, str(answer.status), answer.detail, answer.code),
-        headers_to_add=[
-            base_pb2.HeaderValueOption(
-                header=base_pb2.HeaderValue(key=key, value=str(value)),
-                append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in hints.items()
-        ],
+        headers_to_add=_headers(hints),
     )
+
+
+def _others() -> hcm_pb2.ResponseMapper:
+    """Statuses that ANSWERS does not have."""
+    return hcm_pb2.ResponseMapper(
+        filter=accesslog_pb2.AccessLogFilter(status_code_filter=access_log.status(400, "GE")),
+        headers_to_add=_headers({REFUSED_BY: "router"}),
+    )
+
+
+def _headers(values: Mapping[str, int | str]) -> list[base_pb2.HeaderValueOption]:
+    return [
+        base_pb2.HeaderValueOption(
+            header=base_pb2.HeaderValue(key=key, value=str(value)),
+            append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+        for key, value in values.items()
+    ]
 
 
 def _format(
@@ -237,43 +253,4 @@ def _format(
     return substitution_format_string_pb2.SubstitutionFormatString(
         text_format_source=base_pb2.DataSource(inline_string=body + "\n"),
         content_type="application/problem+json",
-    )
-
-
-def _status(code: int, op: str) -> accesslog_pb2.StatusCodeFilter:
-    comparison = accesslog_pb2.ComparisonFilter(
-        op=accesslog_pb2.ComparisonFilter.Op.Value(op),
-        value=base_pb2.RuntimeUInt32(default_value=code, runtime_key=f"inflight.status.{op.lower()}.{code}"),
-    )
-    return accesslog_pb2.StatusCodeFilter(comparison=comparison)
-
-
-def _error_log() -> accesslog_pb2.AccessLog:
-    """One JSON line for each answer of 500 or more that the router had to make itself."""
-    fields = Struct()
-    fields.update(
-        {
-            "time": "%START_TIME%",
-            "method": "%REQ(:METHOD)%",
-            "host": "%REQ(:AUTHORITY)%",
-            "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-            "status": "%RESPONSE_CODE%",
-            "flags": "%RESPONSE_FLAGS%",
-            "details": "%RESPONSE_CODE_DETAILS%",
-            "milliseconds": "%DURATION%",
-            "upstream": "%UPSTREAM_HOST%",
-            "cluster": "%UPSTREAM_CLUSTER%",
-            "request_id": "%REQ(X-REQUEST-ID)%",
-        }
-    )
-    own = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter())
-    failed = accesslog_pb2.AccessLogFilter(status_code_filter=_status(500, "GE"))
-    return accesslog_pb2.AccessLog(
-        name="envoy.access_loggers.stdout",
-        filter=accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=[own, failed])),
-        typed_config=packed(
-            stream_pb2.StdoutAccessLog(
-                log_format=substitution_format_string_pb2.SubstitutionFormatString(json_format=fields)
-            )
-        ),
     )

@@ -60,7 +60,7 @@ async def test_when_all_refuse_the_last_refusal_is_passed_on(rig: Rig) -> None:
     await rig.router()
     answers = [await rig.ask() for _ in range(10)]
     assert {(a.status, a.body["code"]) for a in answers} == {(429, "queue_full")}
-    assert sum(pod.requests for pod in pods) == 40  # each is tried three times more, and no more
+    assert sum(pod.requests for pod in pods) == 60  # each is tried five times more, and no more
 
 
 async def test_a_refusal_of_the_model_itself_is_its_answer(rig: Rig) -> None:

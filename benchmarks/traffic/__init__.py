@@ -1,0 +1,1 @@
+"""The traffic's numbers: `python -m benchmarks.traffic [ROW ...] [--quick]`."""

@@ -1,0 +1,144 @@
+"""Pods that go while they are asked: deleted in peace, killed, and drained with a long request on them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+
+from benchmarks.control.result import Result
+from benchmarks.control.world import NAMESPACE, World
+from benchmarks.traffic.prober import RATE, Probe, all_ready, lost, probing, serving, waiting
+from inflight_demo.console import Console
+from inflight_probe import pods
+from inflight_probe.infer import output, request_body, sender, session, through
+from inflight_probe.kube import Object, condition
+from inflight_probe.load import Run, Send, open_loop
+from inflight_probe.scaling import OWNER
+
+_ENOUGH = 10_000
+_TIMES = 20
+_REPLICAS = 4
+
+
+async def deleted(world: World, console: Console) -> list[Result]:
+    """20 pods deleted, one after the other."""
+    name = "deleted"
+    async with serving(world, waiting(name, {"main": 100}, _REPLICAS)), probing(world, name) as probe:
+        for number in range(world.some(_TIMES, 2)):
+            pod = (await _ready(world, name))[0]
+            await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+            await _replaced(world, name, pod)
+            console.progress(number + 1, world.some(_TIMES, 2), "pods deleted")
+        await _until(world, probe)
+    return [lost("deleted", "20 pods deleted", probe, world, at_least=_ENOUGH)]
+
+
+async def killed(world: World, console: Console) -> list[Result]:
+    """20 pods killed: what was on them is lost, and nothing else."""
+    return [await _killed(world, console, "killed", idempotent=False)]
+
+
+async def killed_idempotent(world: World, console: Console) -> list[Result]:
+    """The same where a request may be executed twice: it is asked of another pod."""
+    return [await _killed(world, console, "killed-idempotent", idempotent=True)]
+
+
+async def _killed(world: World, console: Console, row: str, *, idempotent: bool) -> Result:
+    """The server's processes get SIGKILL, and nobody is told. Ten pods: the kubelet lets one that dies often wait for
+    minutes."""
+    times = world.some(_TIMES, 2)
+    made = waiting(row, {"main": 100}, 10, traffic={"idempotent": idempotent})
+    kills: list[float] = []
+    async with serving(world, made), probing(world, row) as probe:
+        await asyncio.sleep(1)
+        for number in range(times):
+            found = await _ready(world, row)
+            pod = found[number % len(found)]
+            kills.append(time.perf_counter() - probe.began)
+            for pid in pods.processes(pod["metadata"]["uid"]):
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(2)
+            await world.kube.wait_until(lambda: all_ready(world, row), "the pod is back", seconds=180)
+            console.progress(number + 1, times, "pods killed")
+        await _until(world, probe, 30_000)
+    stray = [o.due for o in probe.run.failed if not any(kill - 1 < o.due < kill + 0.05 for kill in kills)]
+    share = 100 * len(probe.run.ok) / len(probe.run.outcomes)
+    what = "20 pods killed (SIGKILL)" + (", idempotent: what was on them is tried elsewhere" if idempotent else "")
+    result = lost(row, what, probe, world, at_least=30_000, stray_s=stray, kills_s=[round(k, 2) for k in kills])
+    if idempotent:
+        return result
+    return replace(
+        result,
+        goal="only what was in flight on the pod; >= 99.9 % of >= 30,000 answered",
+        measured=f"{result.measured}; {share:.3f} %, {len(stray)} that were not on the pod",
+        kept=not stray and share >= 99.9 and len(probe.run.outcomes) >= world.some(30_000, 100),
+    )
+
+
+async def drained(world: World, console: Console) -> list[Result]:
+    """100 requests of 20 s on pods that are deleted while they are at it."""
+    name, wait = "drained", world.some(20_000, 3_000)
+    made = waiting(name, {"main": 100}, 2, wait=wait, timeout=60_000)
+    count = world.some(100, 10)
+    async with serving(world, made), session(timeout_seconds=90) as http:
+        bodies = [request_body("x", [[float(n)]]) for n in range(count)]
+        send = sender(http, through(world.router, NAMESPACE, name), bodies, lambda _n, answer: output(answer))
+        running: list[Run] = []
+        for first in range(0, count, 20):
+            some = min(20, count - first)
+            batch = asyncio.create_task(open_loop(_from(send, first), rate=20, count=some))
+            await asyncio.sleep(wait / 2000)
+            pod = (await _ready(world, name))[0]
+            await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+            running.append(await batch)
+            await world.kube.wait_until(lambda: all_ready(world, name), "the pod is replaced", seconds=180)
+            console.progress(first + 20, count, "long requests")
+    outcomes = [o for run in running for o in run.outcomes]
+    right = sum(
+        o.ok and o.reply.answer == first * 20 + o.number for first, run in enumerate(running) for o in run.outcomes
+    )
+    why = dict(Run(outcomes).why())
+    return [
+        Result(
+            suite="traffic",
+            row=name,
+            what="requests of 20 s on pods that are deleted half way",
+            goal="100 of 100 answered right",
+            measured=f"{right} of {len(outcomes)}",
+            kept=right == len(outcomes) == world.some(100, 10),
+            data={"why": why},
+            quick=world.quick,
+        )
+    ]
+
+
+def _from(send: Send, first: int) -> Send:
+    """The requests from that number on."""
+    return lambda number: send(first + number)
+
+
+async def _ready(world: World, name: str) -> list[Object]:
+    """Ready pods, the oldest first."""
+    found = await world.kube.list_all("Pod", NAMESPACE, f"{OWNER}={name}")
+    good = [p for p in found if condition(p, "Ready").get("status") == "True" and not _leaving(p)]
+    return sorted(good, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+
+def _leaving(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+async def _replaced(world: World, name: str, old: Object) -> None:
+    async def fresh() -> bool:
+        there = {pod["metadata"]["uid"] for pod in await _ready(world, name)}
+        return old["metadata"]["uid"] not in there and await all_ready(world, name)
+
+    await asyncio.sleep(0.5)
+    await world.kube.wait_until(fresh, "another pod is ready", seconds=180)
+
+
+async def _until(world: World, probe: Probe, enough: int = _ENOUGH) -> None:
+    await asyncio.sleep(max(3.0, (world.some(enough, 100) - probe.asked) / RATE + 1))
