@@ -144,6 +144,7 @@ class Leader:
             why_alone=why,
             clock=time.monotonic,
             wake=self._queue.add,
+            paces=self._plane.load.paces,
         )
 
     async def _read_everything(self) -> None:

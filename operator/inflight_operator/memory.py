@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Address, Failure
 from inflight_operator.decide.floor import Floor
+from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.scaling import Wish
 from inflight_operator.decide.stickiness import Run
 
@@ -29,6 +30,8 @@ class Memory:
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)
     published_at: float | None = None
+    hedges: dict[str, Hedge] = field(default_factory=dict)
+    hedged_at: float | None = None
     places: tuple[Run, ...] = ()
     """Of sticky users."""
 
@@ -37,7 +40,7 @@ class Memory:
         living = set(revisions)
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
-            self.routable,
+            self.routable, self.hedges,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

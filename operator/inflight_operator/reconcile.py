@@ -19,6 +19,7 @@ from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
 from inflight_operator.decide import demand, endpoints, health, stickiness, weights
+from inflight_operator.decide.hedging import Hedge
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
@@ -33,6 +34,7 @@ from inflight_operator.settings import MetricsMode
 from inflight_operator.steps.access import Access
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
+from inflight_operator.steps.hedging import Hedging, Paces
 from inflight_operator.steps.retirement import Retirement
 from inflight_operator.steps.revisions import Revisions
 from inflight_operator.steps.scaling import Scaling
@@ -71,6 +73,7 @@ class Reconciler:
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
         wake: Callable[[Key], None],
+        paces: Paces,
         ask: Ask = digests.ask,
     ) -> None:
         self._store = store
@@ -88,6 +91,7 @@ class Reconciler:
         self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
         self._hosts = Hosts(wake)
+        self._hedging = Hedging(paces, signal.of_revision)
         self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -144,6 +148,7 @@ class Reconciler:
         split = self._weights(run, plans, routable)
         gate = self._access.step(run.key, run.resource["spec"])
         places = self._places(run, split)
+        hedge = self._hedging.step(run, plans, split.effective)
         grant = self._hosts.step(run.resource)
         spec = routes.build(
             run.key,
@@ -155,12 +160,13 @@ class Reconciler:
             traffic=run.spec.traffic,
             places=places,
             hosts=grant.hosts,
+            hedge_milliseconds=_milliseconds(hedge),
         )
         self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
-        again = await self._scaling.step(run, plans)
+        again = soonest(await self._scaling.step(run, plans), self._hedging.again(run))
         again = soonest(again, await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged))
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)
@@ -176,6 +182,7 @@ class Reconciler:
             kept=kept,
             missing_keys=gate.missing,
             grant=grant,
+            hedge=hedge,
         )
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
@@ -255,3 +262,7 @@ class Reconciler:
         self._signal.forget(key)
         self._access.forget(key)
         self._hosts.forget(key)
+
+
+def _milliseconds(hedge: Hedge | None) -> int | None:
+    return max(1, round(1000 * hedge.after)) if hedge and hedge.after is not None else None

@@ -29,6 +29,7 @@ def defaults(schema: dict[str, Any]) -> dict[str, Any]:
         pytest.param(VARIANT["model"], spec.MODEL_DEFAULTS, id="model"),
         pytest.param(SPEC["traffic"]["properties"]["mirror"], traffic.MIRROR_DEFAULTS, id="mirror"),
         pytest.param(SPEC["traffic"]["properties"]["retries"], traffic.RETRY_DEFAULTS, id="retries"),
+        pytest.param(SPEC["traffic"]["properties"]["hedging"], traffic.HEDGING_DEFAULTS, id="hedging"),
     ],
 )
 def test_defaults_are_the_same(schema, parser):

@@ -76,6 +76,7 @@ async def test_what_a_pod_without_a_queue_refuses_the_other_one_takes(stage):
     """Two pods of one request at a time, two clients: routers that know nothing of each other send both to one pod."""
     stored = await stage.ready(await serve_example(stage, "elsewhere"))
     assert stored["status"]["hosts"] == ["elsewhere.ml.example"]
+    assert stored["status"]["hedging"].keys() <= {"message", "afterMilliseconds"}
     async with stage.sending("elsewhere") as send:
         run = await closed_loop(send, clients=2, count=200)
     assert run.why() == {}

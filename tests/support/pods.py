@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from aiohttp import web
 class Pod:
     """`delay` seconds before each answer; `requests` counts those received, `open` those not yet answered (`most` at
     once), `met` those that found another one open; `last` are the headers of the last one, and its path and body. It
-    `refuses` with a status and a code."""
+    `refuses` with a status and a code; `left` are those whose client has gone."""
 
     name: str
     port: int = 0
@@ -25,6 +26,7 @@ class Pod:
     open: int = 0
     met: int = 0
     most: int = 0
+    left: int = 0
     last: dict[str, str] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -44,7 +46,7 @@ class Pod:
             if self.lose_connection:
                 assert request.transport is not None
                 request.transport.abort()
-            await asyncio.sleep(self.delay)
+            await self._work(request)
             if self.refuses:
                 return self._refusal(*self.refuses)
         finally:
@@ -52,6 +54,15 @@ class Pod:
         said = {"pod": self.name, "path": request.path_qs, "bytes": len(body), "headers": dict(request.headers)}
         spoofed = {"x-inflight-variant": "forged", "x-inflight-revision": "forged", "x-envoy-forged": "1"}
         return web.json_response(said, headers=spoofed)
+
+    async def _work(self, request: web.Request) -> None:
+        """Take as long as it takes, or until the client has gone."""
+        end = time.monotonic() + self.delay
+        while (rest := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(rest, 0.05))
+            if request.transport is None or request.transport.is_closing():
+                self.left += 1
+                return
 
     @staticmethod
     def _refusal(status: int, code: str) -> web.Response:

@@ -19,6 +19,7 @@ RETRY_DEFAULTS: Final[Json] = {"budgetPercent": 20}
 _HOST: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){2,}")
 """At least three labels: with two it is the address of a ModelDeployment, `<name>.<namespace>`."""
 _MAX_HOST: Final = 253
+HEDGING_DEFAULTS: Final[Json] = {"budgetPercent": 5}
 COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600
 
 
@@ -55,12 +56,13 @@ class Retries:
     """What is tried again, as long as no more than `budget_percent` of the open requests are at it (0: nothing is).
 
     A pod that could not be reached: always. `elsewhere`: what a pod refused, since there can be another one.
-    `idempotent`: also what a pod may have executed.
+    `idempotent`: also what a pod may have executed. `hedged`: what takes long may be asked of another pod as well.
     """
 
     budget_percent: int = RETRY_DEFAULTS["budgetPercent"]
     elsewhere: bool = True
     idempotent: bool = False
+    hedged: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Traffic:
     mirror: Mirror | None = None
     retries: Retries = Retries()
     timeout_milliseconds: int | None = None
+    hedge_percent: int | None = None
+    """Of the requests, how many may be asked of another pod as well; None: none."""
 
 
 def traffic_of(spec: Json) -> Traffic:
@@ -87,7 +91,17 @@ def traffic_of(spec: Json) -> Traffic:
         raise SpecError("spec.traffic.mirror.variant", f"there is no variant {mirror.variant!r} with weight 0")
     sticky = _sticky(traffic.get("sticky"))
     hosts_of(spec)
-    return Traffic(sticky, rules, mirror, _retries(spec, traffic), traffic.get("timeoutMilliseconds"))
+    retries = _retries(spec, traffic)
+    return Traffic(sticky, rules, mirror, retries, traffic.get("timeoutMilliseconds"), _hedging(traffic, retries))
+
+
+def _hedging(traffic: Json, retries: Retries) -> int | None:
+    raw = traffic.get("hedging")
+    if raw is None:
+        return None
+    if not retries.idempotent or not retries.budget_percent:
+        raise SpecError("spec.traffic.hedging", "needs idempotent: true and a budget of retries")
+    return int({**HEDGING_DEFAULTS, **raw}["budgetPercent"])
 
 
 def hosts_of(spec: Json) -> tuple[str, ...]:
@@ -102,7 +116,7 @@ def hosts_of(spec: Json) -> tuple[str, ...]:
 def _retries(spec: Json, traffic: Json) -> Retries:
     known = {**RETRY_DEFAULTS, **(traffic.get("retries") or {})}
     alone = (spec.get("autoscaling") or {}).get("maxReplicas") == 1
-    return Retries(known["budgetPercent"], not alone, traffic.get("idempotent", False))
+    return Retries(known["budgetPercent"], not alone, traffic.get("idempotent", False), "hedging" in traffic)
 
 
 def _mirror(raw: Json | None) -> Mirror | None:

@@ -33,8 +33,7 @@ class Reporter:
         if status == old:
             return False
         metadata = resource["metadata"]
-        # A merge patch keeps what it does not name: what is gone has to be named as null.
-        body = {"status": {**dict.fromkeys(set(old) - set(status)), **status}}
+        body = {"status": _patch(old, status)}
         try:
             written = await self._kube.patch(names.KIND, metadata["namespace"], metadata["name"], "status", body)
         except ApiError as error:
@@ -84,6 +83,15 @@ async def write_event(kube: Kube, about: Object, reason: str, message: str, *, w
         await kube.create("Event", metadata["namespace"], body)
     except TransientError as error:
         _log.warning("event not written", reason=reason, error=str(error))
+
+
+def _patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A merge patch (RFC 7386) keeps what it does not name: what is gone has to be named as null, at any depth."""
+    made: dict[str, Any] = dict.fromkeys(set(old) - set(new))
+    for key, value in new.items():
+        before = old.get(key)
+        made[key] = _patch(before, value) if isinstance(value, Mapping) and isinstance(before, Mapping) else value
+    return made
 
 
 def _ready(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

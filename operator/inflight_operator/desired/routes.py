@@ -49,6 +49,7 @@ def build(
     traffic: Traffic,
     places: Sequence[Run],
     hosts: tuple[str, ...] = (),
+    hedge_milliseconds: int | None = None,
 ) -> RouteSpec:
     """Routes for `key` and its own `hosts`. `effective` are the weights in force by variant, `routable` endpoints by
     revision, `access` whose tokens are asked for, `places` where sticky users are."""
@@ -68,6 +69,7 @@ def build(
         retries=_retries(traffic),
         timeout_milliseconds=_limit(traffic),
         hosts=hosts,
+        hedge_milliseconds=hedge_milliseconds,
     )
 
 

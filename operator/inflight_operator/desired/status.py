@@ -9,6 +9,7 @@ from inflight_operator.api import conditions
 from inflight_operator.api.conditions import Condition
 from inflight_operator.api.world import Object
 from inflight_operator.decide.health import VariantFacts
+from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.stickiness import Run
 from inflight_operator.desired import alias
 
@@ -23,6 +24,7 @@ def build(
     tls: bool,
     places: Iterable[Run] = (),
     hosts: Sequence[str] = (),
+    hedge: Hedge | None = None,
 ) -> dict[str, Any]:
     """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339; `tls`: the
     routers serve HTTPS; `places` where sticky users are; `hosts` those that are its own."""
@@ -35,6 +37,8 @@ def build(
     }
     if hosts:
         status["hosts"] = list(hosts)
+    if hedge:
+        status["hedging"] = _hedging(hedge)
     if variants:
         sticky = [_run(run) for run in places]
         return (
@@ -46,6 +50,12 @@ def build(
             }
         )
     return status | {key: old[key] for key in ("variants", "sticky", "summary") if key in old}
+
+
+def _hedging(hedge: Hedge) -> dict[str, Any]:
+    if hedge.after is None:
+        return {"message": f"Off: {hedge.why}."}
+    return {"afterMilliseconds": max(1, round(1000 * hedge.after))}
 
 
 def _run(run: Run) -> dict[str, Any]:

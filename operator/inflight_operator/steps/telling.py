@@ -11,6 +11,7 @@ from inflight_operator.api.names import Key
 from inflight_operator.api.world import Failure, Revision
 from inflight_operator.apply.report import Reporter
 from inflight_operator.decide import failure, health
+from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.weights import Weights
 from inflight_operator.desired import status
 from inflight_operator.hosts import Grant
@@ -47,6 +48,7 @@ class Telling:
         kept: int,
         missing_keys: Sequence[str],
         grant: Grant,
+        hedge: Hedge | None,
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
@@ -74,6 +76,7 @@ class Telling:
             tls=self._tls,
             places=where,
             hosts=grant.hosts,
+            hedge=hedge,
         )
         await self._reporter.status(run.resource, made)
         return again

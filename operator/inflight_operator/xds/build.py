@@ -76,7 +76,7 @@ def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
     for backend in spec.backends:
         mirrored = spec.mirror is not None and spec.mirror.backend == backend.name
         copies = spec.mirror.max_in_flight if spec.mirror and mirrored else 0
-        found = clusters.of(spec.namespace, backend, spec.retries.budget_percent, copies)
+        found = clusters.of(spec.namespace, backend, spec.retries, copies)
         resources.update(found[0])
         assignments.update(found[1])
     return Pieces(routes(spec, cluster_domain), resources, assignments)

@@ -66,6 +66,10 @@ def _effort_problems(spec: RouteSpec) -> Iterator[str]:
         yield f"{spec.retries.budget_percent} % of the requests can't be at another try"
     if spec.timeout_milliseconds is not None and spec.timeout_milliseconds < 1:
         yield "the timeout must be positive"
+    if spec.hedge_milliseconds is not None and (spec.hedge_milliseconds < 1 or not spec.retries.hedged):
+        yield "a request is asked of another pod as well after a while, and if somebody wants it"
+    if spec.retries.hedged and not spec.retries.idempotent:
+        yield "only what may be executed twice is asked of another pod as well"
     if spec.mirror and not (1 <= spec.mirror.percent <= 100 and spec.mirror.max_in_flight >= 1):
         yield f"{spec.mirror.percent} % of the requests, {spec.mirror.max_in_flight} at once, can't be mirrored"
 

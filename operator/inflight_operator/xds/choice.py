@@ -132,8 +132,11 @@ class Below:
             timeout=milliseconds(timeout),
             idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
         )
-        if self.spec.retries != Retries():
-            action.retry_policy.CopyFrom(retries.policy(self.spec.retries))
+        hedge = self.spec.hedge_milliseconds if self.spec.retries.budget_percent else None
+        if hedge or self.spec.retries != Retries():
+            action.retry_policy.CopyFrom(retries.policy(self.spec.retries, hedge))
+        if hedge:
+            action.hedge_policy.hedge_on_per_try_timeout = True
         if len(split) == 1:
             action.cluster = self._cluster(split[0][0])
         else:

@@ -20,7 +20,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
 from . import retries, zones
-from .model import Backend, Endpoint
+from .model import Backend, Endpoint, Retries
 from .wire import CLUSTER, ENDPOINTS, Resource, ads, milliseconds, packed, resource, socket_address
 
 CONNECT_TIMEOUT_MILLISECONDS = 500
@@ -65,7 +65,7 @@ def counted_as(cluster: str) -> str:
 
 
 def of(
-    namespace: str, backend: Backend, retry_percent: int, copies: int = 0
+    namespace: str, backend: Backend, effort: Retries, copies: int = 0
 ) -> tuple[dict[str, Resource], dict[str, Resource]]:
     """(clusters, endpoints) of one backend, by cluster name; with those for `copies` at once, where it gets any."""
     http = cluster_name(namespace, backend.name)
@@ -74,7 +74,7 @@ def of(
     made, found = {}, {}
     for name, limit in names.items():
         for each, there in ((name, backend), (grpc_name(name), at_grpc)):
-            made[each] = cluster(each, there, limit, retry_percent)
+            made[each] = cluster(each, there, limit, effort)
             found[each] = endpoints(each, zones.told(there.endpoints))
     return made, found
 
@@ -88,9 +88,9 @@ def breaker(backend: Backend) -> int:
     return max(BREAKER_FLOOR, 1 << (capacity - 1).bit_length() if capacity else 0)
 
 
-def cluster(name: str, backend: Backend, most: int, retry_percent: int) -> Resource:
-    """A Cluster of one backend with at most that many open requests, that share of them at another try. Its metadata
-    gives the response headers that say who answered."""
+def cluster(name: str, backend: Backend, most: int, effort: Retries) -> Resource:
+    """A Cluster of one backend with at most that many open requests, some of them at another try. Its metadata gives
+    the response headers that say who answered."""
     limit = UInt32Value(value=most)
     labels = Struct()
     labels.update({"variant": backend.variant, "revision": backend.revision})
@@ -106,14 +106,14 @@ def cluster(name: str, backend: Backend, most: int, retry_percent: int) -> Resou
                 policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=_LEAST_REQUEST)]
             ),
             common_lb_config=_EJECTED_ARE_LEFT_OUT,
-            outlier_detection=_EJECT_DEAD_ENDPOINTS,
+            outlier_detection=_EJECT_DEAD_ENDPOINTS_OF_HEDGED if effort.hedged else _EJECT_DEAD_ENDPOINTS,
             circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
                 thresholds=[
                     circuit_breaker_pb2.CircuitBreakers.Thresholds(
                         max_connections=limit,
                         max_pending_requests=limit,
                         max_requests=limit,
-                        retry_budget=retries.budget(retry_percent),
+                        retry_budget=retries.budget(effort.budget_percent),
                     )
                 ]
             ),
@@ -175,6 +175,11 @@ _EJECT_DEAD_ENDPOINTS = outlier_detection_pb2.OutlierDetection(
     max_ejection_time=Duration(seconds=MAX_EJECTION_SECONDS),
     max_ejection_percent=UInt32Value(value=100),
 )
+# A request that is asked of another pod as well counts as a failure of the first one. A slow pod may well be left out
+# for a second, but any pod is slow now and then: three in a row, with no request sent between.
+_EJECT_DEAD_ENDPOINTS_OF_HEDGED = outlier_detection_pb2.OutlierDetection()
+_EJECT_DEAD_ENDPOINTS_OF_HEDGED.CopyFrom(_EJECT_DEAD_ENDPOINTS)
+_EJECT_DEAD_ENDPOINTS_OF_HEDGED.consecutive_local_origin_failure.value = 3
 # Only with no endpoint left are the ejected ones tried: the default does so when half of them are. And an endpoint is
 # left out the moment that it is ejected: by default all but the first are gathered for a second, which cost every fifth
 # request of a router whose zone's pods had all died.

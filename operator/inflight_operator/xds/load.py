@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .clusters import cluster_name
-from .model import Endpoint
+from .model import Endpoint, Pace
 from .settled import WINDOWS, estimate
 
 REPORT_SECONDS = 0.25
@@ -23,17 +23,34 @@ STALE_SECONDS = 3.0
 """A router that has missed this many seconds of reports is unknown."""
 _SHORTEST, _LONGEST = WINDOWS[0], WINDOWS[-1]
 
+PACE_SECONDS = 10.0
+"""How far back a pod's pace is told from, and for how long it is gathered after somebody has asked for it."""
+
 Counts = Mapping[str, int]
 ByEndpoint = Mapping[str, Mapping[Endpoint, int]]
 _Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """One endpoint in one report: requests in progress at its instant; sent, and answered, since the one before."""
+
+    in_progress: int
+    sent: int
+    answered: int
+
+
+Flows = Mapping[str, Mapping[Endpoint, Flow]]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Requests in progress at one instant at one router: by cluster, and by endpoint of each cluster."""
+    """Requests in progress at one instant at one router: by cluster, and by endpoint of each cluster; the flows only of
+    clusters that were asked about."""
 
     total: Counts = field(default_factory=dict)
     by_endpoint: ByEndpoint = field(default_factory=dict)
+    flows: Flows = field(default_factory=dict)
 
 
 class Window:
@@ -42,15 +59,20 @@ class Window:
     def __init__(self) -> None:
         self._totals: deque[tuple[float, Counts]] = deque()
         self._endpoints: deque[tuple[float, ByEndpoint]] = deque()
+        self._flows: deque[tuple[float, Flows]] = deque()
 
     def add(self, now: float, report: Report) -> None:
         if self.silent(now):
             self._totals.clear()  # what was before doesn't fit what the others said meanwhile
             self._endpoints.clear()
+            self._flows.clear()
         self._totals.append((now, report.total))
         self._endpoints.append((now, report.by_endpoint))
         _forget(self._totals, now - _LONGEST)
         _forget(self._endpoints, now - _SHORTEST)
+        if report.flows or self._flows:
+            self._flows.append((now, report.flows))
+            _forget(self._flows, now - PACE_SECONDS)
 
     def silent(self, now: float) -> bool:
         """No report yet, or none for too long."""
@@ -63,6 +85,25 @@ class Window:
     def endpoints(self, now: float) -> list[ByEndpoint]:
         """Requests in progress by endpoint, in the shortest window."""
         return [counts for at, counts in self._endpoints if at > now - _SHORTEST]
+
+    def paces(self, cluster: str) -> dict[Endpoint, Pace]:
+        """Of each endpoint that had requests, as this router saw it."""
+        if len(self._flows) < _FEWEST_FLOWS:
+            return {}
+        seconds = len(self._flows) * REPORT_SECONDS
+        found: dict[Endpoint, Pace] = {}
+        for _, flows in self._flows:
+            for endpoint, flow in flows.get(cluster, {}).items():
+                sofar = found.get(endpoint, Pace(0, 0, 0))
+                found[endpoint] = Pace(
+                    sofar.in_progress + flow.in_progress / len(self._flows),
+                    sofar.sent + flow.sent / seconds,
+                    sofar.answered + flow.answered / seconds,
+                )
+        return found
+
+
+_FEWEST_FLOWS = 8
 
 
 def _forget(reports: deque[tuple[float, _Kept]], until: float) -> None:
@@ -101,6 +142,8 @@ class Load:
         self._connected = connected
         self._expected: int | None = None
         self._windows: dict[str, Window] = {}
+        self._asked: dict[str, float] = {}
+        """When somebody asked last for the pace of a cluster's endpoints."""
         self._samples: Samples | None = None
         """Of all windows; None: to be made, since one has changed."""
 
@@ -144,6 +187,30 @@ class Load:
                 for endpoint, count in report.get(name, {}).items():
                     means[endpoint] = means.get(endpoint, 0.0) + count / len(reports)
         return means
+
+    def paces(self, namespace: str, backend: str) -> dict[Endpoint, Pace] | None:
+        """The pace of each endpoint that had requests in the last seconds; None: not known, or not yet, since it is
+        gathered only for those who ask."""
+        now, name = self._clock(), cluster_name(namespace, backend)
+        self._asked[name] = now
+        routers = self._routers(now)
+        if routers is None:
+            return None
+        found: dict[Endpoint, Pace] = {}
+        for window in routers:
+            for endpoint, pace in window.paces(name).items():
+                sofar = found.get(endpoint, Pace(0, 0, 0))
+                found[endpoint] = Pace(
+                    sofar.in_progress + pace.in_progress, sofar.sent + pace.sent, sofar.answered + pace.answered
+                )
+        return found or None
+
+    def asked(self) -> Collection[str]:
+        """The clusters whose flows somebody wants to know."""
+        if self._asked:
+            since = self._clock() - PACE_SECONDS
+            self._asked = {name: at for name, at in self._asked.items() if at > since}
+        return self._asked
 
     def _routers(self, now: float) -> Collection[Window] | None:
         """The windows of all routers, if none is missing or silent and there is one at all."""

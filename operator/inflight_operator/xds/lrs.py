@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import grpc
+from envoy.config.endpoint.v3 import load_report_pb2 as endpoint_load_pb2
 from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from .clusters import counted_as
-from .load import REPORT_SECONDS, Load, Report, Window
+from .load import REPORT_SECONDS, Flow, Load, Report, Window
 from .model import Endpoint
 
 log = logging.getLogger(__name__)
@@ -75,14 +76,18 @@ class LoadReporting:
 
     async def _read(self, messages: Requests, window: Window) -> None:
         async for message in messages:
-            self._load.report(window, parse(message))
+            self._load.report(window, parse(message, self._load.asked()))
 
 
-def parse(request: lrs_pb2.LoadStatsRequest) -> Report:
-    """What is in progress; the control plane's own cluster is in the reports too, unasked for and harmless."""
+def parse(request: lrs_pb2.LoadStatsRequest, asked: Collection[str] = ()) -> Report:
+    """What is in progress, and of the clusters `asked` about also what was sent and answered; the control plane's own
+    cluster is in the reports too, unasked for and harmless."""
     total: dict[str, int] = {}
     by_endpoint: dict[str, dict[Endpoint, int]] = {}
+    flows: dict[str, dict[Endpoint, Flow]] = {}
     for cluster in request.cluster_stats:
+        if cluster.cluster_name in asked:
+            flows[cluster.cluster_name] = _flows(cluster)
         for locality in cluster.upstream_locality_stats:
             if not locality.total_requests_in_progress:
                 continue
@@ -93,4 +98,16 @@ def parse(request: lrs_pb2.LoadStatsRequest) -> Report:
                 address = stats.address.socket_address
                 endpoint = Endpoint(address.address, address.port_value)
                 counts[endpoint] = counts.get(endpoint, 0) + stats.total_requests_in_progress
-    return Report(total, by_endpoint)
+    return Report(total, by_endpoint, flows)
+
+
+def _flows(cluster: endpoint_load_pb2.ClusterStats) -> dict[Endpoint, Flow]:
+    found = {}
+    for locality in cluster.upstream_locality_stats:
+        for stats in locality.upstream_endpoint_stats:
+            address = stats.address.socket_address
+            answered = stats.total_successful_requests + stats.total_error_requests
+            found[Endpoint(address.address, address.port_value)] = Flow(
+                stats.total_requests_in_progress, stats.total_issued_requests, answered
+            )
+    return found

@@ -93,12 +93,13 @@ class Retries:
     """What is tried again, as long as no more than `budget_percent` of the open requests are at it (0: nothing is).
 
     A pod that could not be reached: always. `elsewhere`: what a pod refused, since there can be another one.
-    `idempotent`: also what a pod may have executed.
+    `idempotent`: also what a pod may have executed. `hedged`: what takes long may be asked of another pod as well.
     """
 
     budget_percent: int = 20
     elsewhere: bool = True
     idempotent: bool = False
+    hedged: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class RouteSpec:
     `rules` come before it, in their order.
     `direct` is (variant name, backend name): who answers `/<namespace>/<name>/variants/<variant>/...`.
     `timeout_milliseconds` is the longest that a request may take, whoever answers; None: as long as its backend says.
+    `hedge_milliseconds`: a request that has no answer then is asked of another pod as well; None: it isn't.
     `hosts` are names of its own, beside those of its Service; no two RouteSpecs may have the same one.
     `access` are the issuers one of whose tokens a request must bring; None: it needs none.
     """
@@ -127,6 +129,16 @@ class RouteSpec:
     retries: Retries = Retries()
     timeout_milliseconds: int | None = None
     hosts: tuple[str, ...] = ()
+    hedge_milliseconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """One pod in the last seconds: requests in progress on average; sent to it, and answered by it, per second."""
+
+    in_progress: float
+    sent: float
+    answered: float
 
 
 @dataclass(frozen=True)

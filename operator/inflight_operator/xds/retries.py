@@ -21,6 +21,8 @@ from .wire import milliseconds, packed
 TRIES: Final = 5
 """Tries after the first one. A dead pod is ejected by its first failed connection, but a few hundred microseconds later
 than the next try, and some milliseconds on a busy machine, where with three tries one request of 200 was lost."""
+HEDGED_TRIES: Final = 2
+"""With hedging: a request is on three pods at most."""
 NOT_TAKEN: Final = "x-inflight-retry-after-ms"
 """The header of an answer that says that the request was not taken."""
 WAIT, MAX_WAIT = milliseconds(1), milliseconds(25)
@@ -37,13 +39,15 @@ _UNSENT: Final = ("connect-failure", "refused-stream", "reset-before-request")
 Policy: TypeAlias = route_components_pb2.RetryPolicy
 
 
-def policy(retries: Retries) -> Policy:
-    """What routes retry; with a budget of 0 nothing."""
+def policy(retries: Retries, hedge_milliseconds: int | None = None) -> Policy:
+    """What routes retry; with a budget of 0 nothing. With `hedge_milliseconds` it is what a hedge policy needs, which
+    counts each further pod that is asked as a try."""
     if not retries.budget_percent:
         return Policy(num_retries=UInt32Value(value=0))
     on = [*_UNSENT]
     made = Policy(
-        num_retries=UInt32Value(value=TRIES),
+        num_retries=UInt32Value(value=HEDGED_TRIES if hedge_milliseconds else TRIES),
+        per_try_timeout=milliseconds(hedge_milliseconds) if hedge_milliseconds else None,
         retry_host_predicate=[_NOT_THE_SAME_POD],
         host_selection_retry_max_attempts=ANOTHER_POD_ATTEMPTS,
         retry_back_off=Policy.RetryBackOff(base_interval=WAIT, max_interval=MAX_WAIT),

@@ -13,6 +13,7 @@ import pytest
 from inflight_operator.api.names import revision_name
 from inflight_operator.decide.floor import LAG_SECONDS
 from inflight_operator.settings import MetricsMode
+from inflight_operator.xds.model import Endpoint, Pace
 from reconciling import NAMESPACE, Bench, CrashError
 
 _numbers = itertools.count()
@@ -590,3 +591,34 @@ async def test_a_host_that_somebody_else_has_is_told_and_comes_when_it_is_free(b
     await bench.settle(other)
     assert (await told(other))[:2] == ([host], "Complete")
     assert bench.routers.routes[NAMESPACE, other].hosts == (host,)
+
+
+async def test_a_slow_pod_is_hedged_against_and_the_status_says_after_how_long(bench: Bench, name: str):
+    hedged = {"traffic": {"idempotent": True, "hedging": {"budgetPercent": 5}}}
+    pods = [Endpoint(f"10.0.0.{n}", 8080) for n in range(3)]
+
+    async def told() -> tuple[dict[str, Any], int | None]:
+        await bench.reconcile(name)
+        found = await bench.get("ModelDeployment", name)
+        return found["status"].get("hedging"), bench.routers.routes[NAMESPACE, name].hedge_milliseconds
+
+    three = {"autoscaling": {"minReplicas": 3}}
+    await bench.put(name, spec(100, **three))
+    await bench.settle(name)
+    await bench.put(name, spec(100, **three, **hedged))
+    assert await told() == ({"message": "Off: the load isn't known yet."}, None)
+    (serving,) = await bench.names_of("Deployment", name)
+    bench.paces[serving] = {pods[0]: Pace(2, 10, 10), pods[1]: Pace(0.5, 25, 25), pods[2]: Pace(0.5, 25, 25)}
+    bench.now += 10
+    assert await told() == ({"afterMilliseconds": 60}, 60)
+    bench.now += 10
+    before = bench.kube.writes
+    bench.paces[serving] = {pod: Pace(0.5, 26, 25) for pod in pods}
+    assert await told() == ({"afterMilliseconds": 60}, 60), "4 % were asked twice, as much as may be"
+    assert bench.kube.writes == before
+    bench.now += 10
+    bench.in_flight[serving] = 4.5
+    assert await told() == ({"message": "Off: more than 70% of the pods' slots are in use."}, None)
+    await bench.put(name, spec(100, **three))
+    await bench.settle(name)
+    assert await told() == (None, None)

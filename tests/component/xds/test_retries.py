@@ -137,3 +137,40 @@ async def test_the_time_that_a_request_has_is_told_and_kept(rig: Rig) -> None:
     began = time.monotonic()
     assert (await rig.ask()).status == 504
     assert 0.59 < time.monotonic() - began < 2  # a pod that doesn't keep to it has half a second more
+
+
+async def test_a_request_that_takes_long_is_asked_of_another_pod_as_well(rig: Rig) -> None:
+    """The first answer counts, and the loser is let go: nobody waits for it any more."""
+    slow, fast = await rig.pod("slow", delay=2), await rig.pod("fast")
+    await rig.start(of(slow, fast, retries=Retries(idempotent=True, hedged=True), hedge_milliseconds=100))
+    await rig.router()
+    began = time.monotonic()
+    answers = [await rig.ask(method="POST", data=b"x" * 5_000) for _ in range(20)]
+    assert {(a.status, a.body["pod"], a.body["bytes"]) for a in answers} == {(200, "fast", 5_000)}
+    assert slow.requests > 3  # both were idle: half of the requests came here first
+    assert time.monotonic() - began < 0.3 * slow.requests + 1
+    assert slow.left > 3, "the losers' connections are closed"
+
+
+async def test_without_it_the_slow_pods_answer_is_waited_for(rig: Rig) -> None:
+    slow, fast = await rig.pod("slow", delay=0.5), await rig.pod("fast")
+    await rig.start(of(slow, fast, retries=Retries(idempotent=True)))
+    await rig.router()
+    assert {(await rig.ask()).body["pod"] for _ in range(20)} == {"slow", "fast"}
+
+
+async def test_the_pace_of_each_pod_is_told_from_the_routers_reports(rig: Rig) -> None:
+    slow, fast = await rig.pod("slow", delay=0.2), await rig.pod("fast", delay=0.02)
+    spec = of(slow, fast)
+    await rig.start(spec)
+    await rig.router()
+    name = spec.backends[0].name
+    assert rig.plane.load.paces("demo", name) is None, "nobody has asked for it before"
+    async with rig.traffic(clients=4):
+        await asyncio.sleep(4)
+        found = {end.port: pace for end, pace in (rig.plane.load.paces("demo", name) or {}).items()}
+    latency = {port: pace.in_progress / pace.answered for port, pace in found.items()}
+    assert set(latency) == {slow.port, fast.port}
+    assert 0.1 < latency[slow.port] < 0.4
+    assert latency[fast.port] < 0.1 < latency[slow.port]
+    assert found[fast.port].sent > found[slow.port].sent

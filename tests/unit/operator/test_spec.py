@@ -128,6 +128,9 @@ def test_who_answers_is_chosen_by_rules_and_by_who_asks():
         pytest.param({"traffic": {"retries": {}, "timeoutMilliseconds": 5}}, Retries(20, True, False), 5, id="empty"),
         pytest.param({"traffic": {"retries": {"budgetPercent": 0}}}, Retries(0, True, False), None, id="off"),
         pytest.param({"traffic": {"idempotent": True}}, Retries(20, True, True), None, id="may be done twice"),
+        pytest.param(
+            {"traffic": {"idempotent": True, "hedging": {}}}, Retries(20, True, True, True), None, id="asked twice"
+        ),
         pytest.param({"autoscaling": {"maxReplicas": 1}}, Retries(20, False, False), None, id="one pod at most"),
     ],
 )
@@ -139,6 +142,12 @@ def test_how_hard_a_request_is_tried(fields, retries, timeout):
 @pytest.mark.parametrize(
     ("traffic", "field"),
     [
+        pytest.param({"hedging": {}}, "spec.traffic.hedging", id="asked twice, which does harm"),
+        pytest.param(
+            {"hedging": {}, "idempotent": True, "retries": {"budgetPercent": 0}},
+            "spec.traffic.hedging",
+            id="asked twice without a budget",
+        ),
         pytest.param({"hosts": ["digits.demo"]}, "spec.traffic.hosts", id="the host of a ModelDeployment"),
         pytest.param({"hosts": ["a.b.svc"]}, "spec.traffic.hosts", id="the host of a Service"),
         pytest.param({"hosts": ["a.b." + "c" * 64]}, "spec.traffic.hosts", id="no host"),

@@ -1,0 +1,72 @@
+"""When a request is asked of another pod as well: soon after the healthy pods would have answered, and seldom.
+
+The delay cannot come from all latencies together: one slow pod of three *is* their 95th percentile, and waiting for it
+is what hedging is against ("The Tail at Scale", Dean and Barroso, CACM 2013, waits for the 95th percentile of a service
+whose pods are all alike). So each pod's mean latency is derived from what the routers report, by Little's law, and the
+delay starts from the median pod's. How much later it has to be is found by feedback: the share of requests that were
+asked twice is kept below the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Final
+
+from inflight_operator.xds.model import Pace
+
+MOST_USED: Final = 0.7
+"""Above this share of the pods' slots there is no room for requests that are asked twice."""
+FIRST: Final = 3.0
+"""Of the median pod's latency: where the delay begins."""
+LEAST: Final = 1.5
+MOST: Final = 20.0
+"""Of the median pod's latency: between what the delay stays."""
+LATER: Final = 1.5
+SOONER: Final = 0.8
+"""How it changes when more was asked twice than the budget allows, and when less than half of that was."""
+_WORTH_TELLING: Final = 0.15
+"""A delay that changes by less stays as it is: routes are told to the routers whole."""
+_ENOUGH_PER_SECOND: Final = 2.0
+"""Answers of all pods together, below which nothing can be said about them."""
+
+
+@dataclass(frozen=True)
+class Hedge:
+    """`after` how many seconds a request is asked of another pod; None: it isn't, because of `why`."""
+
+    after: float | None
+    why: str = ""
+
+
+def decide(
+    before: float | None, paces: Collection[Pace] | None, *, pods: int, used: float | None, budget: float
+) -> Hedge:
+    """`before` is the delay until now (None: none); `paces` those of pods that were asked, of `pods` that are ready;
+    `used` the share of their slots that is in use (both None: unknown); `budget` the share of requests that may be
+    asked twice."""
+    if pods < 2:
+        return Hedge(None, "there is no other pod")
+    if paces is None or used is None:
+        return Hedge(None, "the load isn't known yet")
+    if used > MOST_USED:
+        return Hedge(None, f"more than {MOST_USED:.0%} of the pods' slots are in use")
+    answered = sum(pace.answered for pace in paces)
+    latencies = [pace.in_progress / pace.answered for pace in paces if pace.answered > 0 and pace.in_progress > 0]
+    if answered < _ENOUGH_PER_SECOND or not latencies:
+        return Hedge(before, "" if before else "there are too few requests")
+    base = median_low(latencies)
+    wanted = FIRST * base if before is None else before * _step(paces, answered, budget)
+    wanted = min(max(wanted, LEAST * base), MOST * base)
+    if before is not None and abs(wanted - before) < _WORTH_TELLING * before:
+        return Hedge(before)
+    return Hedge(wanted)
+
+
+def _step(paces: Collection[Pace], answered: float, budget: float) -> float:
+    """How the delay changes: what was sent and not answered was asked twice, and its loser cancelled."""
+    twice = (sum(pace.sent for pace in paces) - answered) / answered
+    if twice > budget:
+        return LATER
+    return SOONER if twice < budget / 2 else 1.0

@@ -1,0 +1,76 @@
+"""The delay comes from the healthy pods and from how much was asked twice; without room or knowledge there is none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inflight_operator.decide.hedging import LEAST, MOST, Hedge, decide
+from inflight_operator.xds.model import Pace
+
+FAST = Pace(in_progress=0.5, sent=25, answered=25)  # 20 ms
+SLOW = Pace(in_progress=2.0, sent=10, answered=10)  # 200 ms
+FIVE = [FAST, FAST, FAST, FAST, SLOW]
+
+
+def asked_twice(share: float) -> list[Pace]:
+    """Four fast pods; so much more was sent than answered."""
+    return [Pace(0.5, 25 * (1 + share), 25)] * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "paces", "room", "expected"),
+    [
+        pytest.param(None, FIVE, (5, 0.5), Hedge(0.06), id="three times what the median pod takes"),
+        pytest.param(None, [FAST, SLOW], (2, 0.5), Hedge(0.06), id="of two the faster one"),
+        pytest.param(None, [FAST, FAST, SLOW], (3, 0.5), Hedge(0.06), id="one slow of three"),
+        pytest.param(0.06, asked_twice(0.10), (4, 0.5), Hedge(0.09), id="too much was asked twice: later"),
+        pytest.param(0.06, asked_twice(0.01), (4, 0.5), Hedge(0.048), id="little was: sooner"),
+        pytest.param(0.06, asked_twice(0.04), (4, 0.5), Hedge(0.06), id="as much as it may: as it is"),
+        pytest.param(0.031, asked_twice(0.0), (4, 0.5), Hedge(0.031), id="never sooner than a healthy pod answers"),
+        pytest.param(5.0, asked_twice(0.9), (4, 0.5), Hedge(0.4), id="nor so late that it is for nothing"),
+        pytest.param(0.06, None, (4, 0.5), Hedge(None, "the load isn't known yet"), id="unknown pace"),
+        pytest.param(0.06, FIVE, (5, None), Hedge(None, "the load isn't known yet"), id="unknown load"),
+        pytest.param(0.06, FIVE, (5, 0.71), Hedge(None, "more than 70% of the pods' slots are in use"), id="no room"),
+        pytest.param(0.06, [FAST], (1, 0.1), Hedge(None, "there is no other pod"), id="one pod"),
+        pytest.param(0.06, [Pace(0.01, 0.5, 0.5)] * 2, (2, 0.0), Hedge(0.06), id="quiet: as it was"),
+        pytest.param(None, [Pace(0, 1, 1)] * 2, (2, 0.0), Hedge(None, "there are too few requests"), id="quiet so far"),
+    ],
+)
+def test_after_how_long_another_pod_is_asked(before, paces, room, expected):
+    pods, used = room
+    found = decide(before, paces, pods=pods, used=used, budget=0.05)
+    assert (found.after, found.why) == (pytest.approx(expected.after), expected.why)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.1, 100), st.floats(0.1, 100)), min_size=2, max_size=9),
+    st.none() | st.floats(0.001, 100),
+)
+def test_it_is_always_between_the_bounds_or_as_it_was(pods, before):
+    paces = [Pace(*pod) for pod in pods]
+    found = decide(before, paces, pods=len(paces), used=0.5, budget=0.05).after
+    latencies = [p.in_progress / p.answered for p in paces]
+    if found is not None and found != before:
+        assert LEAST * min(latencies) * 0.999 <= found <= MOST * max(latencies) * 1.001
+
+
+def simulated(budget: float, rounds: int = 60) -> list[float]:
+    """Shares asked twice, where latencies are exponential: as many as take longer than the delay."""
+    import math
+
+    before, shares = None, []
+    for _ in range(rounds):
+        share = math.exp(-before / 0.02) if before else 0.0
+        shares.append(share)
+        before = decide(before, asked_twice(share), pods=4, used=0.5, budget=budget).after
+    return shares
+
+
+@pytest.mark.parametrize("budget", [0.02, 0.05, 0.20])
+def test_the_share_that_is_asked_twice_settles_below_the_budget(budget):
+    shares = simulated(budget)[10:]
+    assert max(shares) <= budget * 1.3
+    assert sum(shares) / len(shares) <= budget
+    assert shares[-1] > 0
