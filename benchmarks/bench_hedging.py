@@ -28,7 +28,7 @@ import aiohttp  # noqa: E402
 from aiohttp import web  # noqa: E402
 
 from inflight_operator.decide import hedging  # noqa: E402
-from inflight_operator.xds.model import Retries, RouteSpec  # noqa: E402
+from inflight_operator.xds.model import Endpoint, Retries, RouteSpec  # noqa: E402
 from route_specs import backend, route_spec  # noqa: E402
 from router_rig import Rig  # noqa: E402
 
@@ -51,15 +51,16 @@ class Queue:
         return web.Response(text="done")
 
 
-async def pod(stack: AsyncExitStack, seconds: float, chance: random.Random) -> tuple[int, Queue]:
+async def pod(stack: AsyncExitStack, number: int, seconds: float, chance: random.Random) -> tuple[Endpoint, Queue]:
     queue = Queue(seconds, chance)
     application = web.Application()
     application.router.add_get("/", queue.answer)
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return runner.addresses[0][1], queue
+    address = f"127.0.0.{10 + number}"  # the reports tell pods apart by their address
+    await web.TCPSite(runner, address, 0).start()
+    return Endpoint(address, runner.addresses[0][1]), queue
 
 
 async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None]) -> None:
@@ -85,10 +86,10 @@ async def measure(way: str, seconds: float, seed: int, load: float = 0.5) -> dic
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
             rig = Rig(Path(directory), stack, http)
-            pods = [await pod(stack, SECONDS * (SLOWER if n == 0 else 1), chance) for n in range(PODS)]
-            ports = [port for port, _ in (pods[1:] if way == WAYS[1] else pods)]
+            pods = [await pod(stack, n, SECONDS * (SLOWER if n == 0 else 1), chance) for n in range(PODS)]
+            ends = frozenset(end for end, _ in (pods[1:] if way == WAYS[1] else pods))
             spec = replace(
-                route_spec(backend(ports=ports, timeout=10_000)),
+                route_spec(replace(backend(timeout=10_000), endpoints=ends)),
                 retries=Retries(idempotent=True, hedged=way == "hedged"),
             )
             await rig.start(spec)

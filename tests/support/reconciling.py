@@ -19,7 +19,7 @@ from inflight_operator.observe.store import CHILD_KINDS, Store
 from inflight_operator.reconcile import Reconciler
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.settings import MetricsMode
-from inflight_operator.xds.model import Endpoint, Pace, Programmed, RouteSpec
+from inflight_operator.xds.model import Pace, Programmed, RouteSpec
 
 NAMESPACE = "default"
 
@@ -72,7 +72,7 @@ class Bench:
         self.keys: dict[str, Keys] = {}
         self.asked: list[str] = []
         self.woken: list[Key] = []
-        self.paces: dict[str, dict[Endpoint, Pace]] = {}
+        self.paces: dict[str, dict[str, Pace]] = {}
         self.restart()
 
     def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN, *, access_closed: bool = False) -> None:

@@ -18,6 +18,8 @@ from inflight_operator.xds.model import Pace
 
 MOST_USED: Final = 0.7
 """Above this share of the pods' slots there is no room for requests that are asked twice."""
+AGAIN_BELOW: Final = 0.6
+"""And then not until it is less than that."""
 FIRST: Final = 3.0
 """Of the median pod's latency: where the delay begins."""
 LEAST: Final = 1.5
@@ -50,8 +52,8 @@ def decide(
         return Hedge(None, "there is no other pod")
     if paces is None or used is None:
         return Hedge(None, "the load isn't known yet")
-    if used > MOST_USED:
-        return Hedge(None, f"more than {MOST_USED:.0%} of the pods' slots are in use")
+    if used > (most := AGAIN_BELOW if before is None else MOST_USED):
+        return Hedge(None, f"more than {most:.0%} of the pods' slots are in use")
     answered = sum(pace.answered for pace in paces)
     latencies = [pace.in_progress / pace.answered for pace in paces if pace.answered > 0 and pace.in_progress > 0]
     if answered < _ENOUGH_PER_SECOND or not latencies:

@@ -8,13 +8,13 @@ from typing import Final
 from inflight_operator.decide import hedging
 from inflight_operator.decide.hedging import Hedge
 from inflight_operator.steps.context import Pass, VariantPlan
-from inflight_operator.xds.model import Endpoint, Pace
+from inflight_operator.xds.model import Pace
 
 EVERY_SECONDS: Final = 5.0
 """The last delay has to be seen in the reports before the next one is decided."""
 
-Paces = Callable[[str, str], Mapping[Endpoint, Pace] | None]
-"""(namespace, revision name) → the pace of its pods, None if unknown."""
+Paces = Callable[[str, str], Mapping[str, Pace] | None]
+"""(namespace, revision name) → the pace of its pods by address, None if unknown."""
 InFlight = Callable[[str, str], float | None]
 
 

@@ -33,14 +33,15 @@ _Kept = TypeVar("_Kept")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One endpoint in one report: requests in progress at its instant; sent, and answered, since the one before."""
+    """One pod in one report: requests in progress at its instant; sent, and answered, since the one before."""
 
     in_progress: int
     sent: int
     answered: int
 
 
-Flows = Mapping[str, Mapping[Endpoint, Flow]]
+Flows = Mapping[str, Mapping[str, Flow]]
+"""By cluster and address: a pod's ports for both protocols are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +87,16 @@ class Window:
         """Requests in progress by endpoint, in the shortest window."""
         return [counts for at, counts in self._endpoints if at > now - _SHORTEST]
 
-    def paces(self, cluster: str) -> dict[Endpoint, Pace]:
-        """Of each endpoint that had requests, as this router saw it."""
+    def paces(self, cluster: str) -> dict[str, Pace]:
+        """Of each address that had requests, as this router saw it."""
         if len(self._flows) < _FEWEST_FLOWS:
             return {}
         seconds = len(self._flows) * REPORT_SECONDS
-        found: dict[Endpoint, Pace] = {}
+        found: dict[str, Pace] = {}
         for _, flows in self._flows:
-            for endpoint, flow in flows.get(cluster, {}).items():
-                sofar = found.get(endpoint, Pace(0, 0, 0))
-                found[endpoint] = Pace(
+            for address, flow in flows.get(cluster, {}).items():
+                sofar = found.get(address, Pace(0, 0, 0))
+                found[address] = Pace(
                     sofar.in_progress + flow.in_progress / len(self._flows),
                     sofar.sent + flow.sent / seconds,
                     sofar.answered + flow.answered / seconds,
@@ -188,19 +189,19 @@ class Load:
                     means[endpoint] = means.get(endpoint, 0.0) + count / len(reports)
         return means
 
-    def paces(self, namespace: str, backend: str) -> dict[Endpoint, Pace] | None:
-        """The pace of each endpoint that had requests in the last seconds; None: not known, or not yet, since it is
+    def paces(self, namespace: str, backend: str) -> dict[str, Pace] | None:
+        """The pace of each address that had requests in the last seconds; None: not known, or not yet, since it is
         gathered only for those who ask."""
         now, name = self._clock(), cluster_name(namespace, backend)
         self._asked[name] = now
         routers = self._routers(now)
         if routers is None:
             return None
-        found: dict[Endpoint, Pace] = {}
+        found: dict[str, Pace] = {}
         for window in routers:
-            for endpoint, pace in window.paces(name).items():
-                sofar = found.get(endpoint, Pace(0, 0, 0))
-                found[endpoint] = Pace(
+            for address, pace in window.paces(name).items():
+                sofar = found.get(address, Pace(0, 0, 0))
+                found[address] = Pace(
                     sofar.in_progress + pace.in_progress, sofar.sent + pace.sent, sofar.answered + pace.answered
                 )
         return found or None

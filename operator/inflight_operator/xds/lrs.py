@@ -84,10 +84,10 @@ def parse(request: lrs_pb2.LoadStatsRequest, asked: Collection[str] = ()) -> Rep
     cluster is in the reports too, unasked for and harmless."""
     total: dict[str, int] = {}
     by_endpoint: dict[str, dict[Endpoint, int]] = {}
-    flows: dict[str, dict[Endpoint, Flow]] = {}
+    flows: dict[str, dict[str, Flow]] = {}
     for cluster in request.cluster_stats:
-        if cluster.cluster_name in asked:
-            flows[cluster.cluster_name] = _flows(cluster)
+        if asked and (backend := counted_as(cluster.cluster_name)) in asked:
+            _add_flows(flows.setdefault(backend, {}), cluster)
         for locality in cluster.upstream_locality_stats:
             if not locality.total_requests_in_progress:
                 continue
@@ -101,13 +101,13 @@ def parse(request: lrs_pb2.LoadStatsRequest, asked: Collection[str] = ()) -> Rep
     return Report(total, by_endpoint, flows)
 
 
-def _flows(cluster: endpoint_load_pb2.ClusterStats) -> dict[Endpoint, Flow]:
-    found = {}
+def _add_flows(found: dict[str, Flow], cluster: endpoint_load_pb2.ClusterStats) -> None:
     for locality in cluster.upstream_locality_stats:
         for stats in locality.upstream_endpoint_stats:
-            address = stats.address.socket_address
-            answered = stats.total_successful_requests + stats.total_error_requests
-            found[Endpoint(address.address, address.port_value)] = Flow(
-                stats.total_requests_in_progress, stats.total_issued_requests, answered
+            address = stats.address.socket_address.address
+            sofar = found.get(address, Flow(0, 0, 0))
+            found[address] = Flow(
+                sofar.in_progress + stats.total_requests_in_progress,
+                sofar.sent + stats.total_issued_requests,
+                sofar.answered + stats.total_successful_requests + stats.total_error_requests,
             )
-    return found

@@ -13,7 +13,7 @@ import pytest
 from inflight_operator.api.names import revision_name
 from inflight_operator.decide.floor import LAG_SECONDS
 from inflight_operator.settings import MetricsMode
-from inflight_operator.xds.model import Endpoint, Pace
+from inflight_operator.xds.model import Pace
 from reconciling import NAMESPACE, Bench, CrashError
 
 _numbers = itertools.count()
@@ -595,7 +595,7 @@ async def test_a_host_that_somebody_else_has_is_told_and_comes_when_it_is_free(b
 
 async def test_a_slow_pod_is_hedged_against_and_the_status_says_after_how_long(bench: Bench, name: str):
     hedged = {"traffic": {"idempotent": True, "hedging": {"budgetPercent": 5}}}
-    pods = [Endpoint(f"10.0.0.{n}", 8080) for n in range(3)]
+    pods = [f"10.0.0.{n}" for n in range(3)]
 
     async def told() -> tuple[dict[str, Any], int | None]:
         await bench.reconcile(name)

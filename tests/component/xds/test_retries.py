@@ -159,18 +159,17 @@ async def test_without_it_the_slow_pods_answer_is_waited_for(rig: Rig) -> None:
     assert {(await rig.ask()).body["pod"] for _ in range(20)} == {"slow", "fast"}
 
 
-async def test_the_pace_of_each_pod_is_told_from_the_routers_reports(rig: Rig) -> None:
-    slow, fast = await rig.pod("slow", delay=0.2), await rig.pod("fast", delay=0.02)
-    spec = of(slow, fast)
+async def test_the_pace_of_a_pod_is_told_from_the_routers_reports(rig: Rig) -> None:
+    pod = await rig.pod(delay=0.1)
+    spec = of(pod)
     await rig.start(spec)
     await rig.router()
     name = spec.backends[0].name
     assert rig.plane.load.paces("demo", name) is None, "nobody has asked for it before"
     async with rig.traffic(clients=4):
-        await asyncio.sleep(4)
-        found = {end.port: pace for end, pace in (rig.plane.load.paces("demo", name) or {}).items()}
-    latency = {port: pace.in_progress / pace.answered for port, pace in found.items()}
-    assert set(latency) == {slow.port, fast.port}
-    assert 0.1 < latency[slow.port] < 0.4
-    assert latency[fast.port] < 0.1 < latency[slow.port]
-    assert found[fast.port].sent > found[slow.port].sent
+        await asyncio.sleep(5)
+        found = rig.plane.load.paces("demo", name)
+    assert found is not None
+    (pace,) = found.values()
+    assert 0.08 < pace.in_progress / pace.answered < 0.2
+    assert pace.sent == pytest.approx(pace.answered, rel=0.15)

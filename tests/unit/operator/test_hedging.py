@@ -33,6 +33,8 @@ def asked_twice(share: float) -> list[Pace]:
         pytest.param(0.06, None, (4, 0.5), Hedge(None, "the load isn't known yet"), id="unknown pace"),
         pytest.param(0.06, FIVE, (5, None), Hedge(None, "the load isn't known yet"), id="unknown load"),
         pytest.param(0.06, FIVE, (5, 0.71), Hedge(None, "more than 70% of the pods' slots are in use"), id="no room"),
+        pytest.param(None, FIVE, (5, 0.65), Hedge(None, "more than 60% of the pods' slots are in use"), id="not yet"),
+        pytest.param(0.06, asked_twice(0.04), (4, 0.65), Hedge(0.06), id="still room"),
         pytest.param(0.06, [FAST], (1, 0.1), Hedge(None, "there is no other pod"), id="one pod"),
         pytest.param(0.06, [Pace(0.01, 0.5, 0.5)] * 2, (2, 0.0), Hedge(0.06), id="quiet: as it was"),
         pytest.param(None, [Pace(0, 1, 1)] * 2, (2, 0.0), Hedge(None, "there are too few requests"), id="quiet so far"),
