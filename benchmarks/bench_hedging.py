@@ -69,9 +69,8 @@ async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None]) -> None:
     name = spec.backends[0].name
     while True:
         paces = rig.plane.load.paces(spec.namespace, name)
-        in_flight = rig.plane.load.in_flight(spec.namespace, name)
-        used = in_flight / PODS / SLOTS if in_flight is not None else None
-        found = hedging.decide(delay, list(paces.values()) if paces else None, pods=PODS, used=used, budget=BUDGET)
+        known = list(paces.values()) if paces else None
+        found = hedging.decide(delay, known, pods=PODS, slots=SLOTS, budget=BUDGET)
         if found.after != delay:
             delay = found.after
             rig.set(replace(spec, hedge_milliseconds=round(1000 * delay) if delay else None))

@@ -91,7 +91,7 @@ class Reconciler:
         self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
         self._hosts = Hosts(wake)
-        self._hedging = Hedging(paces, signal.of_revision)
+        self._hedging = Hedging(paces)
         self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:

@@ -17,7 +17,7 @@ from typing import Final
 from inflight_operator.xds.model import Pace
 
 MOST_USED: Final = 0.7
-"""Above this share of the pods' slots there is no room for requests that are asked twice."""
+"""Above this share of a pod's slots there is no room for requests that are asked twice."""
 AGAIN_BELOW: Final = 0.6
 """And then not until it is less than that."""
 FIRST: Final = 3.0
@@ -42,16 +42,18 @@ class Hedge:
     why: str = ""
 
 
-def decide(
-    before: float | None, paces: Collection[Pace] | None, *, pods: int, used: float | None, budget: float
-) -> Hedge:
-    """`before` is the delay until now (None: none); `paces` those of pods that were asked, of `pods` that are ready;
-    `used` the share of their slots that is in use (both None: unknown); `budget` the share of requests that may be
-    asked twice."""
+def decide(before: float | None, paces: Collection[Pace] | None, *, pods: int, slots: int, budget: float) -> Hedge:
+    """`before` is the delay until now (None: none); `paces` are of pods that were asked (None: unknown), of `pods` that
+    are ready and work on so many `slots` requests at once each; `budget` the share of requests that may be asked twice.
+
+    How much room there is the median pod says too: what waits for a slow one is no sign that the others are full.
+    """
     if pods < 2:
         return Hedge(None, "there is no other pod")
-    if paces is None or used is None:
+    if paces is None:
         return Hedge(None, "the load isn't known yet")
+    quiet = [0.0] * (pods - len(paces))
+    used = median_low([*(pace.in_progress for pace in paces), *quiet]) / slots
     if used > (most := AGAIN_BELOW if before is None else MOST_USED):
         return Hedge(None, f"more than {most:.0%} of the pods' slots are in use")
     answered = sum(pace.answered for pace in paces)

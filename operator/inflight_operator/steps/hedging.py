@@ -15,15 +15,13 @@ EVERY_SECONDS: Final = 5.0
 
 Paces = Callable[[str, str], Mapping[str, Pace] | None]
 """(namespace, revision name) → the pace of its pods by address, None if unknown."""
-InFlight = Callable[[str, str], float | None]
 
 
 class Hedging:
     """Remembers the delay of each revision; after a restart it begins anew."""
 
-    def __init__(self, paces: Paces, in_flight: InFlight) -> None:
+    def __init__(self, paces: Paces) -> None:
         self._paces = paces
-        self._in_flight = in_flight
 
     def step(self, run: Pass, plans: Sequence[VariantPlan], effective: Mapping[str, int]) -> Hedge | None:
         """For all variants that are asked together, since a route has one delay: the longest, and none if one of them
@@ -53,9 +51,6 @@ class Hedging:
     def _decide(self, run: Pass, plan: VariantPlan, budget: float) -> Hedge:
         before = run.memory.hedges.get(plan.serving.name)
         found = self._paces(run.key[0], plan.serving.name)
-        in_flight = self._in_flight(run.key[0], plan.serving.name)
-        slots = plan.serving.ready * int(plan.variant.server["concurrency"])
-        used = in_flight / slots if in_flight is not None and slots else None
         paces = list(found.values()) if found is not None else None
-        delay = before.after if before else None
-        return hedging.decide(delay, paces, pods=plan.serving.ready, used=used, budget=budget)
+        delay, slots = before.after if before else None, int(plan.variant.server["concurrency"])
+        return hedging.decide(delay, paces, pods=plan.serving.ready, slots=slots, budget=budget)

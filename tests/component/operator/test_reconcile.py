@@ -617,7 +617,7 @@ async def test_a_slow_pod_is_hedged_against_and_the_status_says_after_how_long(b
     assert await told() == ({"afterMilliseconds": 60}, 60), "4 % were asked twice, as much as may be"
     assert bench.kube.writes == before
     bench.now += 10
-    bench.in_flight[serving] = 4.5
+    bench.paces[serving] = {pod: Pace(1.5, 26, 25) for pod in pods}
     assert await told() == ({"message": "Off: more than 70% of the pods' slots are in use."}, None)
     await bench.put(name, spec(100, **three))
     await bench.settle(name)

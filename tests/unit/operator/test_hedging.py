@@ -19,30 +19,41 @@ def asked_twice(share: float) -> list[Pace]:
     return [Pace(0.5, 25 * (1 + share), 25)] * 4
 
 
+def full(in_progress: float) -> list[Pace]:
+    """Four pods that have so many requests at any time."""
+    return [Pace(in_progress, 25, 25)] * 4
+
+
 @pytest.mark.parametrize(
     ("before", "paces", "room", "expected"),
     [
-        pytest.param(None, FIVE, (5, 0.5), Hedge(0.06), id="three times what the median pod takes"),
-        pytest.param(None, [FAST, SLOW], (2, 0.5), Hedge(0.06), id="of two the faster one"),
-        pytest.param(None, [FAST, FAST, SLOW], (3, 0.5), Hedge(0.06), id="one slow of three"),
-        pytest.param(0.06, asked_twice(0.10), (4, 0.5), Hedge(0.09), id="too much was asked twice: later"),
-        pytest.param(0.06, asked_twice(0.01), (4, 0.5), Hedge(0.048), id="little was: sooner"),
-        pytest.param(0.06, asked_twice(0.04), (4, 0.5), Hedge(0.06), id="as much as it may: as it is"),
-        pytest.param(0.031, asked_twice(0.0), (4, 0.5), Hedge(0.031), id="never sooner than a healthy pod answers"),
-        pytest.param(5.0, asked_twice(0.9), (4, 0.5), Hedge(0.4), id="nor so late that it is for nothing"),
-        pytest.param(0.06, None, (4, 0.5), Hedge(None, "the load isn't known yet"), id="unknown pace"),
-        pytest.param(0.06, FIVE, (5, None), Hedge(None, "the load isn't known yet"), id="unknown load"),
-        pytest.param(0.06, FIVE, (5, 0.71), Hedge(None, "more than 70% of the pods' slots are in use"), id="no room"),
-        pytest.param(None, FIVE, (5, 0.65), Hedge(None, "more than 60% of the pods' slots are in use"), id="not yet"),
-        pytest.param(0.06, asked_twice(0.04), (4, 0.65), Hedge(0.06), id="still room"),
-        pytest.param(0.06, [FAST], (1, 0.1), Hedge(None, "there is no other pod"), id="one pod"),
-        pytest.param(0.06, [Pace(0.01, 0.5, 0.5)] * 2, (2, 0.0), Hedge(0.06), id="quiet: as it was"),
-        pytest.param(None, [Pace(0, 1, 1)] * 2, (2, 0.0), Hedge(None, "there are too few requests"), id="quiet so far"),
+        pytest.param(None, FIVE, (5, 1), Hedge(0.06), id="three times what the median pod takes"),
+        pytest.param(None, [FAST, SLOW], (2, 1), Hedge(0.06), id="of two the faster one"),
+        pytest.param(None, [FAST, FAST, SLOW], (3, 1), Hedge(0.06), id="one slow of three"),
+        pytest.param(0.06, asked_twice(0.10), (4, 1), Hedge(0.09), id="too much was asked twice: later"),
+        pytest.param(0.06, asked_twice(0.01), (4, 1), Hedge(0.048), id="little was: sooner"),
+        pytest.param(0.06, asked_twice(0.04), (4, 1), Hedge(0.06), id="as much as it may: as it is"),
+        pytest.param(0.031, asked_twice(0.0), (4, 1), Hedge(0.031), id="never sooner than a healthy pod answers"),
+        pytest.param(5.0, asked_twice(0.9), (4, 1), Hedge(0.4), id="nor so late that it is for nothing"),
+        pytest.param(0.06, None, (4, 1), Hedge(None, "the load isn't known yet"), id="unknown pace"),
+        pytest.param(
+            0.06, full(0.71), (4, 1), Hedge(None, "more than 70% of the pods' slots are in use"), id="no room"
+        ),
+        pytest.param(
+            None, full(0.65), (4, 1), Hedge(None, "more than 60% of the pods' slots are in use"), id="not yet"
+        ),
+        pytest.param(0.026, full(0.65), (4, 1), Hedge(0.039), id="still room"),
+        pytest.param(None, full(2.0), (4, 4), Hedge(0.24), id="half of four slots each"),
+        pytest.param(None, [*full(0.5), Pace(9, 9, 9)], (5, 1), Hedge(0.06), id="what waits for a slow pod is no sign"),
+        pytest.param(None, full(0.9), (9, 1), Hedge(0.108), id="most pods are idle"),
+        pytest.param(0.06, [FAST], (1, 1), Hedge(None, "there is no other pod"), id="one pod"),
+        pytest.param(0.06, [Pace(0.01, 0.5, 0.5)] * 2, (2, 1), Hedge(0.06), id="quiet: as it was"),
+        pytest.param(None, [Pace(0, 1, 1)] * 2, (2, 1), Hedge(None, "there are too few requests"), id="quiet so far"),
     ],
 )
 def test_after_how_long_another_pod_is_asked(before, paces, room, expected):
-    pods, used = room
-    found = decide(before, paces, pods=pods, used=used, budget=0.05)
+    pods, slots = room
+    found = decide(before, paces, pods=pods, slots=slots, budget=0.05)
     assert (found.after, found.why) == (pytest.approx(expected.after), expected.why)
 
 
@@ -52,7 +63,7 @@ def test_after_how_long_another_pod_is_asked(before, paces, room, expected):
 )
 def test_it_is_always_between_the_bounds_or_as_it_was(pods, before):
     paces = [Pace(*pod) for pod in pods]
-    found = decide(before, paces, pods=len(paces), used=0.5, budget=0.05).after
+    found = decide(before, paces, pods=len(paces), slots=200, budget=0.05).after
     latencies = [p.in_progress / p.answered for p in paces]
     if found is not None and found != before:
         assert LEAST * min(latencies) * 0.999 <= found <= MOST * max(latencies) * 1.001
@@ -66,7 +77,7 @@ def simulated(budget: float, rounds: int = 60) -> list[float]:
     for _ in range(rounds):
         share = math.exp(-before / 0.02) if before else 0.0
         shares.append(share)
-        before = decide(before, asked_twice(share), pods=4, used=0.5, budget=budget).after
+        before = decide(before, asked_twice(share), pods=4, slots=1, budget=budget).after
     return shares
 
 
