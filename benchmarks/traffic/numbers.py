@@ -47,14 +47,14 @@ _TAIL = """
 No operator for ten minutes, and a router replaced meanwhile: [numbers-install.md](numbers-install.md). The split over
 10,000 requests: [numbers.md](numbers.md).
 
-Protections taken away, and what then fails: without `idempotent` a killed pod's requests are lost (row `killed`); routers
-that are killed instead of drained lose 18 of 10,001 ([numbers-install.md](numbers-install.md)). Without the retry policy
-a dead pod's requests fail; without counting requests that wait for a connection a pod whose node is gone draws every one;
-where nothing is tried elsewhere refusals reach the client
-([ADR 20](adr/0020-what-one-pod-refuses-another-is-asked.md), tests/component/xds/test_retries.py).
+Protections taken away, and what then fails: without `idempotent` a killed pod's requests are lost (row `killed`);
+routers that are killed instead of drained lose 18 of 10,001 ([numbers-install.md](numbers-install.md)). Without the
+retry policy a dead pod's requests fail; without counting requests that wait for a connection a pod whose node is gone
+draws every one; where nothing is tried elsewhere refusals reach the client ([ADR
+20](adr/0020-what-one-pod-refuses-another-is-asked.md), tests/component/xds/test_retries.py).
 
-Not measured yet: the router's added latency, its throughput beside an Envoy with an equal static configuration, hedging on
-the cluster, and users moved by 95/5 → 90/10 beyond the e2e test's 500.
+Not measured yet: the router's added latency, its throughput beside an Envoy with an equal static configuration,
+hedging on the cluster, and users moved by 95/5 → 90/10 beyond the e2e test's 500.
 """
 
 
