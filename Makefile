@@ -86,6 +86,7 @@ bench-control: venv ## control-plane numbers on the cluster that is up; results 
 	$(BIN)/python -m benchmarks.control
 
 bench-traffic: venv ## what changes and faults cost requests, on the cluster that is up; results under benchmarks/results
+	@command -v h2load >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client >/dev/null; }
 	$(BIN)/python -m benchmarks.traffic
 
 bench-server: venv ## ours beside other model servers; ONLY=W1,W2 SERVERS=ours,mlserver ROUNDS=5

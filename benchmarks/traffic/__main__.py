@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from benchmarks.control.result import Result, load_all
 from benchmarks.control.runner import Row, conclude, measure
-from benchmarks.traffic import changes, edge, loopback, numbers, outages, pods
+from benchmarks.traffic import changes, edge, latency, loopback, numbers, outages, pods
 from inflight_demo.console import Console
 
 ROWS: Mapping[str, Row] = {
@@ -28,6 +28,7 @@ ROWS: Mapping[str, Row] = {
     "apiserver": outages.apiserver,
     "flooded": edge.flooded,
     "fuzzed": edge.fuzzed,
+    "latency": latency.latency,
     "hedged": loopback.hedged,
     "fleet": loopback.fleet,
     "etcd": outages.etcd,
