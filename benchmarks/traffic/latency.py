@@ -1,6 +1,6 @@
 """What the router adds to the latency at a fixed rate, and how many requests it can pass on.
 
-`h2load` asks over HTTP/1.1 from within the cluster's network: a pod itself, and the same pod through one router, in turn.
+`h2load` asks over HTTP/1.1 from within the cluster's network, a pod itself and the same pod through a router in turn.
 At its limit the router is beside an Envoy with the least static configuration (one route, one cluster), started here.
 """
 
