@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -77,6 +79,8 @@ async def fuzzed(world: World, console: Console) -> list[Result]:
 async def answer(host: str, port: int, data: bytes) -> int:
     """The status of the answer to these bytes; CUT_OFF: the connection was closed without one, WAITS: it is open."""
     reader, writer = await asyncio.open_connection(host, port)
+    # Closed by a reset: 100,000 connections that linger are more than there are ports.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     try:
         writer.write(data)
         await writer.drain()
