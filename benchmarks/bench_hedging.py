@@ -65,16 +65,16 @@ async def pod(stack: AsyncExitStack, number: int, seconds: float, chance: random
 
 async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None]) -> None:
     """What the operator does every five seconds; `delays` are those that it decided on."""
-    delay: float | None = None
+    hedge = hedging.Hedge(None)
     name = spec.backends[0].name
     while True:
         paces = rig.plane.load.paces(spec.namespace, name)
         known = list(paces.values()) if paces else None
-        found = hedging.decide(delay, known, pods=PODS, slots=SLOTS, budget=BUDGET)
-        if found.after != delay:
-            delay = found.after
-            rig.set(replace(spec, hedge_milliseconds=round(1000 * delay) if delay else None))
-        delays.append(delay)
+        found = hedging.decide(hedge, known, pods=PODS, slots=SLOTS, budget=BUDGET)
+        if found.after != hedge.after:
+            rig.set(replace(spec, hedge_milliseconds=round(1000 * found.after) if found.after else None))
+        hedge = found
+        delays.append(hedge.after)
         await asyncio.sleep(5)
 
 

@@ -77,7 +77,7 @@ def install_chart() -> list[str]:
     before = _installed_images()
     quietly(
         CLUSTER, "exec", "--", "helm", "upgrade", "--install", "inflight", str(ROOT / "charts" / "inflight"),
-        "--namespace", SYSTEM, "--wait", "--timeout", "4m",
+        "--namespace", SYSTEM, "--wait", "--timeout", "4m", "--set", "router.hostDomains={ml.example}",
     )  # fmt: skip
     done = ["upgraded" if before else "installed"]
     for part in PARTS:

@@ -370,9 +370,10 @@ class Dispatcher:
         return self._come_back(text, load, now)
 
     def _refuse(self, ticket: Ticket, text: str) -> None:
-        """Refuse what was queued."""
+        """Refuse what was queued. Of what has begun in part nothing says that it can be asked for elsewhere."""
         now = self._loop.time()
-        self._end(ticket, self._come_back(text, self._load(ticket.priority, now), now))
+        problem = self._come_back(text, self._load(ticket.priority, now), now)
+        self._end(ticket, Problem(problem.code, problem.detail) if ticket.started else problem)
 
     def _come_back(self, text: str, load: Load, now: float) -> Problem:
         seconds = admission.retry_after(load, self._promises.pending(now), self._service)

@@ -144,6 +144,7 @@ class Leader:
             why_alone=why,
             clock=time.monotonic,
             wake=self._queue.add,
+            host_domains=settings.host_domains,
             paces=self._plane.load.paces,
         )
 

@@ -73,6 +73,7 @@ class Reconciler:
         why_alone: str = "metricsApi.mode: none",
         clock: Callable[[], float],
         wake: Callable[[Key], None],
+        host_domains: Sequence[str],
         paces: Paces,
         ask: Ask = digests.ask,
     ) -> None:
@@ -90,7 +91,7 @@ class Reconciler:
         self._telling = Telling(kube, reporter, signal, tls=router_tls)
         self._access = Access(keyring, closed=access_closed)
         self._digests = Digests(kube, self._children, reporter, ask)
-        self._hosts = Hosts(wake)
+        self._hosts = Hosts(wake, host_domains)
         self._hedging = Hedging(paces)
         self._memory: dict[Key, Memory] = {}
 

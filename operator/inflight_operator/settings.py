@@ -58,6 +58,8 @@ class Settings:
     """By which the operators of an installation tell themselves apart."""
     pod_ip: str
     """Where this one is reached."""
+    host_domains: tuple[str, ...] = ()
+    """Below which ModelDeployments may have hosts of their own."""
     kubeconfig: Path | None = None
     """How to reach the API server from outside a cluster; None: as the pod's service account."""
     workers: int = 4
@@ -90,6 +92,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         image_pull_secrets=told.several("IMAGE_PULL_SECRETS"),
         router_service=told.text("ROUTER_SERVICE", "inflight-router"),
         router_tls=told.one_of("ROUTER_TLS", "false", "true") == "true",
+        host_domains=told.several("HOST_DOMAINS"),
         access_closed=told.one_of("ACCESS_DEFAULT", "open", "closed") == "closed",
         metrics_api=mode,
         xds_port=told.port("XDS_PORT", 18000),

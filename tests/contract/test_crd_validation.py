@@ -495,6 +495,7 @@ CHOICE_MISTAKES = [
     row("host-in-capitals", named("Digits.ml.example"), f"{HOSTS}[0]", "three labels"),
     row("host-with-port", named("digits.ml.example:80"), f"{HOSTS}[0]", "three labels"),
     row("host-with-a-final-dot", named("digits.ml.example."), f"{HOSTS}[0]", "three labels"),
+    row("host-that-is-an-address", named("10.0.0.5"), f"{HOSTS}[0]", "router's own"),
     row("timeout-none", edited(f"{EFFORT}.timeoutMilliseconds", 0), f"{EFFORT}.timeoutMilliseconds", "equal to 1"),
     row(
         "timeout-of-hours",

@@ -92,6 +92,7 @@ class Bench:
             access_closed=access_closed,
             clock=lambda: self.now,
             wake=self.woken.append,
+            host_domains=("ml.example",),
             paces=lambda _namespace, name: self.paces.get(name),
             ask=self._ask,
         )

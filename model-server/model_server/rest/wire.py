@@ -11,6 +11,8 @@ from model_server.errors import Code, Problem
 from model_server.queues import Priority
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+_ROUTERS_LIMITS: Final = (b"x-inflight-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+"""traffic.timeoutMilliseconds, which a caller can't raise, and how long the router still waits."""
 _MILLISECONDS: Final = re.compile(rb"-?\d+")
 JSON_LENGTH: Final = b"inference-header-content-length"
 """How many bytes of the body are JSON; raw tensors follow."""
@@ -98,9 +100,10 @@ class RequestHead(NamedTuple):
             if not _MILLISECONDS.fullmatch(given):
                 raise Problem(Code.BAD_REQUEST, "x-request-timeout-ms must be a whole number of milliseconds")
             milliseconds = min(milliseconds, _clamped(given))
-        routers = self.fields.get(b"x-envoy-expected-rq-timeout-ms")
-        if routers is not None and _MILLISECONDS.fullmatch(routers):
-            milliseconds = min(milliseconds, _clamped(routers))
+        for name in _ROUTERS_LIMITS:
+            limit = self.fields.get(name)
+            if limit is not None and _MILLISECONDS.fullmatch(limit):
+                milliseconds = min(milliseconds, _clamped(limit))
         return max(0.0, milliseconds / 1000)
 
 

@@ -16,8 +16,9 @@ Json = Mapping[str, Any]
 
 MIRROR_DEFAULTS: Final[Json] = {"percent": 100, "maxInFlight": 32}
 RETRY_DEFAULTS: Final[Json] = {"budgetPercent": 20}
-_HOST: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){2,}")
-"""At least three labels: with two it is the address of a ModelDeployment, `<name>.<namespace>`."""
+_HOST: Final = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.){2,}[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+"""At least three labels, and the last one is no number. With two it is the address of a ModelDeployment,
+`<name>.<namespace>`; an IP address is the router's own."""
 _MAX_HOST: Final = 253
 HEDGING_DEFAULTS: Final[Json] = {"budgetPercent": 5}
 COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600

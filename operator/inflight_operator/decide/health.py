@@ -79,8 +79,8 @@ def decide(facts: Facts) -> tuple[Condition, ...]:
     progress = _progress(facts)
     available = _available(facts)
     failure = next((v for v in facts.variants if v.failure), None)
-    stalled = failure is not None or facts.rejected is not None or bool(facts.conflicts)
     busy = progress.status is True
+    stalled = failure is not None or facts.rejected is not None or (bool(facts.conflicts) and not busy)
     return (
         _ready(facts, available, progress, failure),
         available,
@@ -118,11 +118,11 @@ def _progress(facts: Facts) -> Condition:
             return Condition(Type.PROGRESSING, False, Reason.FAILED, text)
     if facts.rejected is not None:
         return Condition(Type.PROGRESSING, False, Reason.ROUTE_REJECTED, facts.rejected)
+    for reason, message in _steps(facts):
+        return Condition(Type.PROGRESSING, True, reason, message)
     if facts.conflicts:
         text = f"Requests for {'; '.join(facts.conflicts)}. All else is answered."
         return Condition(Type.PROGRESSING, False, Reason.ROUTE_CONFLICT, text)
-    for reason, message in _steps(facts):
-        return Condition(Type.PROGRESSING, True, reason, message)
     return Condition(Type.PROGRESSING, False, Reason.COMPLETE, "Everything asked for is in effect.")
 
 

@@ -10,7 +10,7 @@ asked twice is kept below the budget.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median_low
 from typing import Final
 
@@ -30,47 +30,66 @@ SOONER: Final = 0.8
 """How it changes when more was asked twice than the budget allows, and when less than half of that was."""
 _WORTH_TELLING: Final = 0.15
 """A delay that changes by less stays as it is: routes are told to the routers whole."""
+_PATIENCE: Final = 12
+_MOST_LESSONS: Final = 6
 _ENOUGH_PER_SECOND: Final = 2.0
 """Answers of all pods together, below which nothing can be said about them."""
 
 
 @dataclass(frozen=True)
 class Hedge:
-    """`after` how many seconds a request is asked of another pod; None: it isn't, because of `why`."""
+    """`after` how many seconds a request is asked of another pod; None: it isn't, because of `why`.
+
+    `too_soon` is a delay at which too much was asked twice. It is not tried again for `patience` decisions, twice as
+    many after each time that it was: where a tenth of the requests takes ten times as long there is no delay at which a
+    twentieth of them is asked twice, and one on either side would follow the other for ever.
+    """
 
     after: float | None
     why: str = ""
+    too_soon: float = 0.0
+    patience: int = 0
+    lesson: int = 0
+    """How often it was too soon."""
 
 
-def decide(before: float | None, paces: Collection[Pace] | None, *, pods: int, slots: int, budget: float) -> Hedge:
-    """`before` is the delay until now (None: none); `paces` are of pods that were asked (None: unknown), of `pods` that
-    are ready and work on so many `slots` requests at once each; `budget` the share of requests that may be asked twice.
+def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: int, budget: float) -> Hedge:
+    """`before` is what was decided last; `paces` are of pods that were asked (None: unknown), of `pods` that are ready
+    and work on so many `slots` requests at once each; `budget` the share of requests that may be asked twice.
 
-    How much room there is the median pod says too: what waits for a slow one is no sign that the others are full.
+    What isn't known changes nothing. How much room there is the median pod says too: what waits for a slow one is no
+    sign that the others are full.
     """
     if pods < 2:
         return Hedge(None, "there is no other pod")
     if paces is None:
-        return Hedge(None, "the load isn't known yet")
+        return before if before.after is not None else Hedge(None, "the load isn't known yet")
     quiet = [0.0] * (pods - len(paces))
     used = median_low([*(pace.in_progress for pace in paces), *quiet]) / slots
-    if used > (most := AGAIN_BELOW if before is None else MOST_USED):
+    if used > (most := AGAIN_BELOW if before.after is None else MOST_USED):
         return Hedge(None, f"more than {most:.0%} of the pods' slots are in use")
     answered = sum(pace.answered for pace in paces)
     latencies = [pace.in_progress / pace.answered for pace in paces if pace.answered > 0 and pace.in_progress > 0]
     if answered < _ENOUGH_PER_SECOND or not latencies:
-        return Hedge(before, "" if before else "there are too few requests")
+        return before if before.after is not None else Hedge(None, "there are too few requests")
     base = median_low(latencies)
-    wanted = FIRST * base if before is None else before * _step(paces, answered, budget)
-    wanted = min(max(wanted, LEAST * base), MOST * base)
-    if before is not None and abs(wanted - before) < _WORTH_TELLING * before:
-        return Hedge(before)
-    return Hedge(wanted)
-
-
-def _step(paces: Collection[Pace], answered: float, budget: float) -> float:
-    """How the delay changes: what was sent and not answered was asked twice, and its loser cancelled."""
+    if before.after is None:
+        return Hedge(FIRST * base)
     twice = (sum(pace.sent for pace in paces) - answered) / answered
-    if twice > budget:
-        return LATER
-    return SOONER if twice < budget / 2 else 1.0
+    return _next(before, before.after, twice / budget, base)
+
+
+def _next(before: Hedge, after: float, spent: float, base: float) -> Hedge:
+    """The next delay, where that share of the budget was `spent`: what was sent and not answered was asked twice, and
+    its loser cancelled."""
+    waits = replace(before, patience=max(0, before.patience - 1))
+    wanted = after * (LATER if spent > 1 else SOONER if spent < 0.5 else 1.0)
+    wanted = min(max(wanted, LEAST * base), MOST * base)
+    if abs(wanted - after) < _WORTH_TELLING * after:
+        return waits
+    if wanted > after and spent > 1:
+        lesson = min(before.lesson + 1, _MOST_LESSONS)
+        return Hedge(wanted, too_soon=after, patience=_PATIENCE * 2**lesson, lesson=lesson)
+    if before.patience and wanted <= before.too_soon * (1 + _WORTH_TELLING):
+        return waits
+    return replace(waits, after=wanted)

@@ -17,6 +17,16 @@ class Claim:
     created: str
 
 
+def allowed(host: str, namespace: str, domains: Iterable[str]) -> bool:
+    """Whether a namespace may have a host: below a domain that is for all, `ml.example`, or for that namespace alone,
+    `team-a=a.ml.example`. The domain itself is nobody's: it may well be the routers' own name."""
+    for domain in domains:
+        who, only, below = domain.rpartition("=")
+        if host.endswith(f".{below}") and (not only or who == namespace):
+            return True
+    return False
+
+
 def owner(claims: Iterable[Claim]) -> Key | None:
     """Who has it keeps it, else it is the oldest ModelDeployment's, as Gateway API decides between routes; None without
     claims.

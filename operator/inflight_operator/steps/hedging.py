@@ -52,5 +52,5 @@ class Hedging:
         before = run.memory.hedges.get(plan.serving.name)
         found = self._paces(run.key[0], plan.serving.name)
         paces = list(found.values()) if found is not None else None
-        delay, slots = before.after if before else None, int(plan.variant.server["concurrency"])
-        return hedging.decide(delay, paces, pods=plan.serving.ready, slots=slots, budget=budget)
+        slots = int(plan.variant.server["concurrency"])
+        return hedging.decide(before or Hedge(None), paces, pods=plan.serving.ready, slots=slots, budget=budget)

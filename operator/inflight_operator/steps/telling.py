@@ -151,8 +151,10 @@ def _facts(plan: VariantPlan, split: Weights, why: Failure | None) -> health.Var
     )
 
 
-def _conflict(namespace: str, host: str, whose: Key) -> str:
+def _conflict(namespace: str, host: str, whose: Key | None) -> str:
     """Other tenants' names are not told."""
+    if whose is None:
+        return f"{host} go nowhere, since this namespace may have no host there (router.hostDomains)"
     who = f"ModelDeployment {whose[1]}" if whose[0] == namespace else "a ModelDeployment of another namespace"
     return f"{host} go to {who}"
 

@@ -37,9 +37,9 @@ def status(code: int, op: str) -> accesslog_pb2.StatusCodeFilter:
 def _refusals() -> list[accesslog_pb2.AccessLog]:
     """Count the answers that are not a server's, by status and Envoy's reason, and the clients that left before theirs.
 
-    Both are of few values: what a server says can't make up a series. Envoy's status of a client that left is 0.
+    Both are of few values: no name or path of anybody's is among them. Envoy's status of a client that left is 0.
     """
-    own = cel_pb2.ExpressionFilter(expression='response.code_details != "via_upstream" && response.code != 0')
+    own = cel_pb2.ExpressionFilter(expression='response.code_details != "via_upstream" && response.code >= 400')
     flagged = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter())
     failed = accesslog_pb2.AccessLogFilter(status_code_filter=status(400, "GE"))
     either = accesslog_pb2.AccessLogFilter(or_filter=accesslog_pb2.OrFilter(filters=[failed, flagged]))

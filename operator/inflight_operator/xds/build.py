@@ -51,13 +51,15 @@ class Routes:
     """One ModelDeployment's part of the route configuration.
 
     `host` is a RouteConfiguration that holds only its virtual host, `paths` a MatchMap (of path prefixes) that
-    holds only its path routes, `clusters` the names of the clusters that they lead to.
+    holds only its path routes, `clusters` the names of the clusters that they lead to, `hosts` the domains that may
+    have been another's before.
     """
 
     version: str
     host: bytes
     paths: bytes
     clusters: frozenset[str]
+    hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
     paths = {prefix: _on_match(found) for prefix, found in by_path.items()}
     paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
-    return Routes(digest(host_wire, paths_wire), host_wire, paths_wire, _targets(spec))
+    return Routes(digest(host_wire, paths_wire), host_wire, paths_wire, _targets(spec), frozenset(spec.hosts))
 
 
 def _targets(spec: RouteSpec) -> frozenset[str]:

@@ -17,8 +17,8 @@ _NAME = pattern(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 def problem(spec: RouteSpec) -> str | None:
     """Why this RouteSpec can't be programmed, in words for its owner; None when it can.
 
-    What passes here gives resources that keep Envoy's own constraints, and domains that no other
-    ModelDeployment can have (DNS labels hold no dot).
+    What passes here gives resources that keep Envoy's own constraints, and domains that no other ModelDeployment can
+    have (DNS labels hold no dot), but for hosts of its own: who has one is decided elsewhere.
     """
     return next(_problems(spec), None)
 
@@ -31,7 +31,7 @@ def _problems(spec: RouteSpec) -> Iterator[str]:
             yield f"variant name {variant!r} is not a DNS label"
     for host in spec.hosts:
         labels = host.split(".")
-        if len(labels) < 3 or "svc" in labels or not all(map(_LABEL.fullmatch, labels)):
+        if len(labels) < 3 or "svc" in labels or labels[-1][:1].isdigit() or not all(map(_LABEL.fullmatch, labels)):
             yield f"{host!r} can't be a host of its own"
     yield from _traffic_problems(spec)
     for backend in spec.backends:

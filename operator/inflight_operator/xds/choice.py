@@ -66,17 +66,17 @@ class Below:
     def _shared(self) -> list[route_components_pb2.Route]:
         sticky, split = self.spec.sticky, self.spec.split
         if sticky is None or len(split) < 2:
-            return [self._route(split)]
+            return [self._route(split, hedged=True)]
         salt = f"{self.spec.namespace}/{self.spec.name}/"
         if sticky.header:
-            route = self._route(split)
+            route = self._route(split, hedged=True)
             _by_hash(route, sticky.header, "^(.*)$", salt)
             return [route]
         name = re.escape(sticky.cookie)
-        known = self._route(split, [_with_cookie(name)])
+        known = self._route(split, [_with_cookie(name)], hedged=True)
         _by_hash(known, "cookie", f"^(?:.*; *)?{name}=([^;]*).*$", salt)
         # The id of a newcomer's first request becomes his cookie, so that this one has his place already.
-        new = self._route(split)
+        new = self._route(split, hedged=True)
         _by_hash(new, "x-request-id", "^(.*)$", salt)
         attributes = f"Path={self.prefix}; Max-Age={sticky.ttl_seconds}; HttpOnly; SameSite=Lax"
         cookie = f"{sticky.cookie}=%REQ(X-REQUEST-ID)%; {attributes}"
@@ -97,8 +97,10 @@ class Below:
             )
         )
 
-    def _route(self, split: Split, headers: Sequence[_Header] = (), path: str = "") -> route_components_pb2.Route:
-        """Requests that match go to these backends by weight; to none: refused."""
+    def _route(
+        self, split: Split, headers: Sequence[_Header] = (), path: str = "", *, hedged: bool = False
+    ) -> route_components_pb2.Route:
+        """Requests that match go to these backends by weight; to none: refused. `hedged`: the delay is of these."""
         match = route_components_pb2.RouteMatch(prefix=self.prefix + path.removeprefix("/"), headers=headers)
         if self.grpc:
             match.grpc.SetInParent()
@@ -111,20 +113,21 @@ class Below:
         if not split:  # the body and Retry-After come from the listener's local replies
             unavailable = route_components_pb2.DirectResponseAction(status=503)
             return route_components_pb2.Route(match=match, direct_response=unavailable)
-        action = self._action(split)
+        action = self._action(split, hedged=hedged)
         action.prefix_rewrite = "" if self.prefix == "/" else f"/{path.removeprefix('/')}"
         return route_components_pb2.Route(match=match, route=action, request_headers_to_add=self._deadline())
 
     def _deadline(self) -> list[base_pb2.HeaderValueOption]:
-        """Tells the server how much time there is, unless the client has said it."""
+        """Tells the server how much time there is, whatever the caller says: the router must not be the first to give
+        up, which it would take for a sign that the pod is dead."""
         most = self.spec.timeout_milliseconds
         if most is None:
             return []
-        key, value = ("grpc-timeout", f"{most}m") if self.grpc else ("x-request-timeout-ms", str(most))
-        absent = base_pb2.HeaderValueOption.ADD_IF_ABSENT
-        return [base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=key, value=value), append_action=absent)]
+        header = base_pb2.HeaderValue(key="x-inflight-timeout-ms", value=str(most))
+        overwrite = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        return [base_pb2.HeaderValueOption(header=header, append_action=overwrite)]
 
-    def _action(self, split: Split) -> route_components_pb2.RouteAction:
+    def _action(self, split: Split, *, hedged: bool) -> route_components_pb2.RouteAction:
         timeout = max(self._timeouts[name] for name, _ in split)
         if (most := self.spec.timeout_milliseconds) is not None:
             timeout = min(timeout, most + GRACE_MILLISECONDS)
@@ -132,7 +135,7 @@ class Below:
             timeout=milliseconds(timeout),
             idle_timeout=milliseconds(max(STREAM_IDLE_SECONDS * 1000, timeout + 5000)),
         )
-        hedge = self.spec.hedge_milliseconds if self.spec.retries.budget_percent else None
+        hedge = self.spec.hedge_milliseconds if hedged and self.spec.retries.budget_percent else None
         if hedge or self.spec.retries != Retries():
             action.retry_policy.CopyFrom(retries.policy(self.spec.retries, hedge))
         if hedge:

@@ -71,9 +71,8 @@ class Window:
         self._endpoints.append((now, report.by_endpoint))
         _forget(self._totals, now - _LONGEST)
         _forget(self._endpoints, now - _SHORTEST)
-        if report.flows or self._flows:
-            self._flows.append((now, report.flows))
-            _forget(self._flows, now - PACE_SECONDS)
+        self._flows.append((now, report.flows))
+        _forget(self._flows, now - PACE_SECONDS)
 
     def silent(self, now: float) -> bool:
         """No report yet, or none for too long."""
@@ -87,24 +86,24 @@ class Window:
         """Requests in progress by endpoint, in the shortest window."""
         return [counts for at, counts in self._endpoints if at > now - _SHORTEST]
 
-    def paces(self, cluster: str) -> dict[str, Pace]:
-        """Of each address that had requests, as this router saw it."""
-        if len(self._flows) < _FEWEST_FLOWS:
-            return {}
-        seconds = len(self._flows) * REPORT_SECONDS
+    def paces(self, cluster: str, since: float) -> dict[str, Pace]:
+        """Of each address that had requests, as this router has seen it since then."""
+        reports = [flows for at, flows in self._flows if at > since]
+        seconds = len(reports) * REPORT_SECONDS
         found: dict[str, Pace] = {}
-        for _, flows in self._flows:
+        for flows in reports:
             for address, flow in flows.get(cluster, {}).items():
                 sofar = found.get(address, Pace(0, 0, 0))
                 found[address] = Pace(
-                    sofar.in_progress + flow.in_progress / len(self._flows),
+                    sofar.in_progress + flow.in_progress / len(reports),
                     sofar.sent + flow.sent / seconds,
                     sofar.answered + flow.answered / seconds,
                 )
         return found
 
 
-_FEWEST_FLOWS = 8
+_FIRST_PACE_SECONDS = 3.0
+"""What was gathered in less is no mean yet."""
 
 
 def _forget(reports: deque[tuple[float, _Kept]], until: float) -> None:
@@ -143,8 +142,8 @@ class Load:
         self._connected = connected
         self._expected: int | None = None
         self._windows: dict[str, Window] = {}
-        self._asked: dict[str, float] = {}
-        """When somebody asked last for the pace of a cluster's endpoints."""
+        self._asked: dict[str, tuple[float, float]] = {}
+        """When somebody asked first and last for the pace of a cluster's endpoints."""
         self._samples: Samples | None = None
         """Of all windows; None: to be made, since one has changed."""
 
@@ -193,24 +192,25 @@ class Load:
         """The pace of each address that had requests in the last seconds; None: not known, or not yet, since it is
         gathered only for those who ask."""
         now, name = self._clock(), cluster_name(namespace, backend)
-        self._asked[name] = now
+        first, _ = self._asked.get(name, (now, now))
+        self._asked[name] = first, now
         routers = self._routers(now)
-        if routers is None:
+        if routers is None or now - first < _FIRST_PACE_SECONDS:
             return None
         found: dict[str, Pace] = {}
         for window in routers:
-            for address, pace in window.paces(name).items():
+            for address, pace in window.paces(name, first).items():
                 sofar = found.get(address, Pace(0, 0, 0))
                 found[address] = Pace(
                     sofar.in_progress + pace.in_progress, sofar.sent + pace.sent, sofar.answered + pace.answered
                 )
-        return found or None
+        return found
 
     def asked(self) -> Collection[str]:
         """The clusters whose flows somebody wants to know."""
         if self._asked:
             since = self._clock() - PACE_SECONDS
-            self._asked = {name: at for name, at in self._asked.items() if at > since}
+            self._asked = {name: times for name, times in self._asked.items() if times[1] > since}
         return self._asked
 
     def _routers(self, now: float) -> Collection[Window] | None:

@@ -132,7 +132,14 @@ class RouteBook:
         return {name for book in (self.accepted, self._main) for r in book.values() for name in r.clusters}
 
     def _merge(self, ready: Callable[[frozenset[str]], bool]) -> None:
-        """Take into MAIN what has passed and whose clusters are there, and what is left of what was refused."""
+        """Take into MAIN what has passed and whose clusters are there, and what is left of what was refused; again for
+        those that waited for a host of another one, so that it goes over in one step."""
+        left = -1
+        while left != len(self._unmerged):
+            left = len(self._unmerged)
+            self._merge_what_can(ready)
+
+    def _merge_what_can(self, ready: Callable[[frozenset[str]], bool]) -> None:
         for key in list(self._unmerged):
             wanted = self._wanted.get(key)
             passed = self._verdicts.passed.get(key)
@@ -146,12 +153,16 @@ class RouteBook:
                 continue  # its trial is still to come
             if target is None:
                 self._main_changed |= self._main.pop(key, None) is not None
-            elif ready(target.clusters):
+            elif ready(target.clusters) and not self._elsewhere(key, target.hosts):
                 self._main[key] = target
                 self._main_changed = True
             else:
                 continue
             self._unmerged.discard(key)
+
+    def _elsewhere(self, key: Key, hosts: frozenset[str]) -> bool:
+        """Whether one of these hosts is still among another one's routes: Envoy would refuse all of them."""
+        return bool(hosts) and any(hosts & routes.hosts for other, routes in self._main.items() if other != key)
 
     def _trial(self, undecided: set[Key]) -> Flight | None:
         if TRIAL not in self._subscribed or self._flying(TRIAL):

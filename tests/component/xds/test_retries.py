@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inflight_operator.xds.model import Retries, RouteSpec
+from inflight_operator.xds.model import Retries, RouteSpec, Rule
 from pods import Pod
 from route_specs import backend, route_spec
 from router_rig import Rig
@@ -130,9 +130,9 @@ async def test_the_time_that_a_request_has_is_told_and_kept(rig: Rig) -> None:
     pod = await rig.pod()
     await rig.start(of(pod, timeout_milliseconds=100))
     await rig.router()
-    assert (await rig.ask()).body["headers"]["x-request-timeout-ms"] == "100"
-    lowered = await rig.ask(headers={"x-request-timeout-ms": "40"})
-    assert lowered.body["headers"]["x-request-timeout-ms"] == "40"
+    answer = await rig.ask(headers={"x-request-timeout-ms": "60000", "x-inflight-timeout-ms": "60000"})
+    assert answer.body["headers"]["x-inflight-timeout-ms"] == "100", "nobody can raise it"
+    assert answer.body["headers"]["x-request-timeout-ms"] == "60000", "who lowers it is heard by the server"
     pod.delay = 5
     began = time.monotonic()
     assert (await rig.ask()).status == 504
@@ -150,6 +150,18 @@ async def test_a_request_that_takes_long_is_asked_of_another_pod_as_well(rig: Ri
     assert slow.requests > 3  # both were idle: half of the requests came here first
     assert time.monotonic() - began < 0.3 * slow.requests + 1
     assert slow.left > 3, "the losers' connections are closed"
+
+
+async def test_what_goes_to_one_variant_alone_is_not_hedged_by_the_delay_of_the_others(rig: Rig) -> None:
+    pods = [await rig.pod(name, delay=0.3) for name in "ab"]
+    candidate = backend("candidate", [pod.port for pod in pods])
+    stable = backend(ports=[(await rig.pod("stable")).port])
+    spec = replace(route_spec(stable, candidate, weights=(100, 0)), retries=Retries(idempotent=True, hedged=True))
+    await rig.start(replace(spec, hedge_milliseconds=50, rules=(Rule(candidate.name, header="x-qa"),)))
+    await rig.router()
+    assert (await rig.ask(headers={"x-qa": "1"})).status == 200
+    assert (await rig.ask("/demo/digits/variants/candidate/v2", "x")).status == 200
+    assert sum(pod.requests for pod in pods) == 2
 
 
 async def test_without_it_the_slow_pods_answer_is_waited_for(rig: Rig) -> None:

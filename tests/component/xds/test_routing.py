@@ -75,6 +75,23 @@ async def test_a_host_goes_over_to_another_one_without_a_request_that_nobody_ans
     assert set(seen) == {"200 a", "200 b"}
 
 
+async def test_a_host_waits_for_the_routes_that_still_have_it(rig: Rig) -> None:
+    """Two with the same host would be refused by Envoy, and others' changes with them."""
+    hosts = ("digits.ml.example",)
+    pods = [await rig.pod(name) for name in "abc"]
+    a, b, c = (route_spec(backend(ports=[pod.port], model=pod.name), name=pod.name) for pod in pods)
+    await rig.start(replace(a, hosts=hosts), b, c)
+    await rig.router()
+    assert (await rig.ask(host=hosts[0])).body["pod"] == "a"
+    rig.set(replace(b, hosts=hosts))  # asked for too early: a has it still
+    await rig.programmed(rig.set(replace(c, timeout_milliseconds=900)))
+    assert (await rig.ask(host=hosts[0])).body["pod"] == "a"
+    assert rig.plane.programmed(("demo", "b")).rejected is None
+    rig.set(a)
+    assert (await rig.programmed(("demo", "b"))).acknowledged
+    assert (await rig.ask(host=hosts[0])).body["pod"] == "b"
+
+
 async def test_unknown_and_foreign_are_told_apart_by_nothing(rig: Rig) -> None:
     await rig.start(route_spec(backend()))
     await rig.router()

@@ -156,6 +156,7 @@ async def test_a_high_priority_takes_the_place_of_a_lower_one() -> None:
     [
         pytest.param({"timeout": 0.1}, id="the call's deadline"),
         pytest.param({"metadata": (("x-request-timeout-ms", "100"),)}, id="the header"),
+        pytest.param({"metadata": (("x-inflight-timeout-ms", "100"),), "timeout": 9}, id="the ModelDeployment's limit"),
         pytest.param({"metadata": (("x-envoy-expected-rq-timeout-ms", "100"),)}, id="the router's patience"),
     ],
 )

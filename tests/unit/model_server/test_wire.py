@@ -26,6 +26,9 @@ def head(**fields: str) -> RequestHead:
         pytest.param(
             {"x_request_timeout_ms": "300", "x_envoy_expected_rq_timeout_ms": "400"}, 0.3, id="the least of both"
         ),
+        pytest.param(
+            {"x_inflight_timeout_ms": "200", "x_request_timeout_ms": "9000"}, 0.2, id="the ModelDeployment's own limit"
+        ),
         pytest.param({"x_envoy_expected_rq_timeout_ms": "soon"}, 10, id="nonsense of the router counts as absent"),
     ],
 )

@@ -84,6 +84,20 @@ DIGEST = Failure("DigestMismatch", "expected aa, got bb")
             (True, "ShiftingTraffic"),
             id="weights move",
         ),
+        pytest.param(
+            facts(conflicts=["a.b.example go to b"]),
+            (False, "RouteConflict"),
+            True,
+            (False, "RouteConflict"),
+            id="a host is another's",
+        ),
+        pytest.param(
+            facts(conflicts=["a.b.example go to b"], waiting=("candidate",)),
+            (False, "ShiftingTraffic"),
+            True,
+            (True, "ShiftingTraffic"),
+            id="which hides no progress",
+        ),
         pytest.param(facts(acknowledged=False), (False, "Routing"), True, (True, "Routing"), id="routers are silent"),
         pytest.param(
             facts(rejected="bad route"), (False, "RouteRejected"), True, (False, "RouteRejected"), id="a router refused"
