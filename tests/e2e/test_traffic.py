@@ -7,6 +7,7 @@ from collections import Counter
 import aiohttp
 
 from inflight_probe.infer import session
+from inflight_probe.kube import condition
 from inflight_probe.load import closed_loop
 from inflight_probe.stats import shares
 from stage import deployment, variant
@@ -76,12 +77,13 @@ async def test_a_user_keeps_his_variant_and_a_change_of_weights_moves_only_whom_
 
 
 async def served(stage, name, which):
-    """Predictions that the pods of a variant have answered, as they count them."""
+    """Predictions that the ready pods of a variant have answered, as they count them. The HPA may just have asked for
+    another one, which has answered nothing and nobody yet."""
     total = 0.0
     for pod in await stage.owned("Pod", name):
-        address = pod["status"].get("podIP")  # the HPA may just have asked for another one
-        if address and pod["metadata"]["labels"]["serving.inflight.dev/variant"] == which:
-            async with session() as http, http.get(f"http://{address}:9090/metrics") as answer:
+        ready = condition(pod, "Ready").get("status") == "True"
+        if ready and pod["metadata"]["labels"]["serving.inflight.dev/variant"] == which:
+            async with session() as http, http.get(f"http://{pod['status']['podIP']}:9090/metrics") as answer:
                 lines = (await answer.text()).splitlines()
             counted = [line for line in lines if line.startswith("inflight_server_request_seconds_count{")]
             total += sum(float(line.rsplit(" ", 1)[1]) for line in counted)
