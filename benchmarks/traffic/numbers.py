@@ -54,6 +54,10 @@ retry policy a dead pod's requests fail; without counting requests that wait for
 draws every one; where nothing is tried elsewhere refusals reach the client ([ADR
 20](adr/0020-what-one-pod-refuses-another-is-asked.md), tests/component/xds/test_retries.py).
 
+Hedging, for 20 s twice (`python -m benchmarks.bench_hedging`, [hedging.json](../benchmarks/results/hedging.json)),
+**missed**: p99 0.74x of without (goal 0.5x) and 2.3x of without the slow pod (0.7x). At half the load of five pods the
+four healthy ones are 62 % used, and it starts below 60 % only: it was off nearly all the time.
+
 Not measured yet: hedging on the cluster, and users moved by 95/5 → 90/10 beyond the e2e test's 500.
 """
 
