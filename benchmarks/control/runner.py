@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -15,7 +14,7 @@ from inflight_probe.kube import ApiError
 Row = Callable[[world.World, Console], Awaitable[list[Result]]]
 
 
-def measure(
+async def measure(
     known: Mapping[str, Row],
     rows: Sequence[str],
     console: Console,
@@ -24,20 +23,8 @@ def measure(
     *,
     quick: bool,
 ) -> None:
-    """Inside the cluster's network. One row that cannot be measured does not keep the others from it."""
-    if rows:
-        asyncio.run(_measure(known, rows, console, results, broken, quick=quick))
-
-
-async def _measure(
-    known: Mapping[str, Row],
-    rows: Sequence[str],
-    console: Console,
-    results: list[Result],
-    broken: list[str],
-    *,
-    quick: bool,
-) -> None:
+    """Inside the cluster's network, into `results`, and what could not be measured into `broken`: it does not keep the
+    others from it."""
     async with world.opened(quick=quick) as where:
         for row in rows:
             try:

@@ -7,6 +7,7 @@ few times for a number, to see that they work; its results are kept apart.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Mapping
 
@@ -43,7 +44,8 @@ def main() -> int:
     arguments = parser.parse_args()
     rows = [row for row in dict.fromkeys(arguments.rows or ROWS) if row != "report"]
     console, results, broken = Console(total=len(rows)), list[Result](), list[str]()
-    measure(ROWS, rows, console, results, broken, quick=arguments.quick)
+    if rows:
+        asyncio.run(measure(ROWS, rows, console, results, broken, quick=arguments.quick))
     if not arguments.quick:
         numbers.write(load_all(suite="traffic"))
     return conclude(results, broken, console)

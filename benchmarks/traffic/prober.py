@@ -10,14 +10,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.control.change import Load
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, WAITING, World, deployment, variant
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.kube import Object
-from inflight_probe.load import Run, steady
+from inflight_probe.load import steady
 from inflight_probe.scaling import OWNER
 
 RATE = 200.0
@@ -26,17 +26,8 @@ _NUMBERS = 97
 _BODIES = tuple(request_body("x", [[float(n)]]) for n in range(_NUMBERS))
 
 
-@dataclass
-class Probe:
-    """The requests of one row. `run` is complete when the load has ended."""
-
-    began: float
-    run: Run = field(default_factory=Run)
-    marks: dict[str, float] = field(default_factory=dict)
-
-    def mark(self, what: str) -> None:
-        """Remember when something happened (s since the load began)."""
-        self.marks[what] = round(time.perf_counter() - self.began, 2)
+class Probe(Load):
+    """The requests of one row."""
 
     @property
     def asked(self) -> int:

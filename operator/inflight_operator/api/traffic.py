@@ -7,30 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from inflight_operator.errors import SpecError
+from inflight_operator.xds.model import Retries, Sticky
 
 Json = Mapping[str, Any]
 
 MIRROR_DEFAULTS: Final[Json] = {"percent": 100, "maxInFlight": 32}
-RETRY_DEFAULTS: Final[Json] = {"budgetPercent": 20}
+RETRY_DEFAULTS: Final[Json] = {"budgetPercent": Retries().budget_percent}
 _HOST: Final = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.){2,}[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 """At least three labels, and the last one is no number. With two it is the address of a ModelDeployment,
 `<name>.<namespace>`; an IP address is the router's own."""
 _MAX_HOST: Final = 253
 HEDGING_DEFAULTS: Final[Json] = {"budgetPercent": 5}
 COOKIE_TTL_SECONDS: Final = 30 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class Sticky:
-    """By what a user is known: the value of a request header, or of a cookie that is kept for `ttl_seconds`."""
-
-    header: str
-    cookie: str
-    ttl_seconds: int
 
 
 @dataclass(frozen=True)
@@ -53,27 +45,13 @@ class Mirror:
 
 
 @dataclass(frozen=True)
-class Retries:
-    """What is tried again, as long as no more than `budget_percent` of the open requests are at it (0: nothing is).
-
-    A pod that could not be reached: always. `elsewhere`: what a pod refused, since there can be another one.
-    `idempotent`: also what a pod may have executed. `hedged`: what takes long may be asked of another pod as well.
-    """
-
-    budget_percent: int = RETRY_DEFAULTS["budgetPercent"]
-    elsewhere: bool = True
-    idempotent: bool = False
-    hedged: bool = False
-
-
-@dataclass(frozen=True)
 class Traffic:
     """How requests reach the variants, beside the weights: who answers, who gets copies, and how hard it is tried."""
 
     sticky: Sticky | None = None
     rules: tuple[Rule, ...] = ()
     mirror: Mirror | None = None
-    retries: Retries = Retries()
+    retries: Retries = field(default_factory=Retries)
     timeout_milliseconds: int | None = None
     hedge_percent: int | None = None
     """Of the requests, how many may be asked of another pod as well; None: none."""

@@ -19,10 +19,8 @@ from inflight_operator.xds.model import (
     Endpoint,
     Issuer,
     Mirror,
-    Retries,
     RouteSpec,
     Rule,
-    Sticky,
 )
 
 
@@ -63,11 +61,11 @@ def build(
         split=_split(shares, serving) if any(effective.values()) else (),
         direct=tuple(serving.items()),
         access=access,
-        sticky=_sticky(traffic),
+        sticky=traffic.sticky,
         rules=_rules(traffic, serving),
         mirror=_mirror(traffic, serving, effective),
-        retries=_retries(traffic),
-        timeout_milliseconds=_limit(traffic),
+        retries=traffic.retries,
+        timeout_milliseconds=traffic.timeout_milliseconds,
         hosts=hosts,
         hedge_milliseconds=hedge_milliseconds,
     )
@@ -103,11 +101,11 @@ def as_told(
         split,
         direct,
         access,
-        _sticky(traffic),
+        traffic.sticky,
         rules,
         mirror=_mirror(traffic, serving, weights),
-        retries=_retries(traffic),
-        timeout_milliseconds=_limit(traffic),
+        retries=traffic.retries,
+        timeout_milliseconds=traffic.timeout_milliseconds,
         hosts=hosts,
     )
     return spec, serving, dict.fromkeys(serving, 0) | weights
@@ -125,18 +123,6 @@ def answering(places: Iterable[Run]) -> list[tuple[str, int]]:
 
 def _split(shares: Iterable[tuple[str, int]], serving: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple((serving[variant], weight) for variant, weight in shares if weight > 0)
-
-
-def _sticky(traffic: Traffic) -> Sticky | None:
-    return Sticky(**vars(traffic.sticky)) if traffic.sticky else None
-
-
-def _retries(traffic: Traffic) -> Retries:
-    return Retries(**vars(traffic.retries))
-
-
-def _limit(traffic: Traffic) -> int | None:
-    return traffic.timeout_milliseconds
 
 
 def _mirror(traffic: Traffic, serving: Mapping[str, str], effective: Mapping[str, int]) -> Mirror | None:
