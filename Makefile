@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests watch clocks, and a machine may be busy with others: what failed is run once more, and listed as RERUN.
+TWICE := --reruns 1 -raR
 UV_COMPILE := ../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help venv tools demo demo-down test lint unit component contract e2e images push manifests stubs verify faults clients \
@@ -35,17 +37,17 @@ lint: venv ## ruff, mypy --strict, import layers
 	$(BIN)/lint-imports
 
 unit: venv ## pure and in-process tests, 2 s each at most
-	$(BIN)/pytest tests/unit --timeout 20
+	$(BIN)/pytest tests/unit --timeout 20 $(TWICE)
 
 component: venv tools ## each part against real neighbours: API server, Envoy, sockets
 	$(BIN)/python tests/support/object_stores.py
-	$(BIN)/pytest tests/component --timeout 180
+	$(BIN)/pytest tests/component --timeout 180 $(TWICE)
 
 contract: venv tools ## CRD == parser == chart == RBAC == columns
 	$(BIN)/pytest tests/contract --timeout 180
 
 e2e: venv ## the whole thing on the cluster that is up (see dev/cluster status)
-	$(BIN)/pytest tests/e2e -m e2e --timeout 600
+	$(BIN)/pytest tests/e2e -m e2e --timeout 600 $(TWICE)
 
 images: venv ## build the images and load them into the cluster
 	dev/cluster images

@@ -3,6 +3,10 @@
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("inflight", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("inflight")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
