@@ -2,7 +2,8 @@
 
 A real Envoy, five pods of four requests at a time that take 40 ms (exponentially spread), one of them 400 ms, and an
 open loop at half of what five good ones could do. Three ways in turn, each a few times: as it is; without the slow pod,
-which is what an ejection would do at its best; hedged, by the operator's own decision from the router's own reports.
+which is what an ejection would do at its best; hedged, with slow pods degraded, by the operator's own decisions from
+the router's own reports.
 Then the last one with more than the pods can do.
 Prints a table; `--json FILE` keeps the numbers.
 """
@@ -27,7 +28,7 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests" / "support")]
 import aiohttp  # noqa: E402
 from aiohttp import web  # noqa: E402
 
-from inflight_operator.decide import hedging  # noqa: E402
+from inflight_operator.decide import degraded, hedging  # noqa: E402
 from inflight_operator.xds.model import Endpoint, Retries, RouteSpec  # noqa: E402
 from route_specs import backend, route_spec  # noqa: E402
 from router_rig import Rig  # noqa: E402
@@ -63,18 +64,21 @@ async def pod(stack: AsyncExitStack, number: int, seconds: float, chance: random
     return Endpoint(address, runner.addresses[0][1]), queue
 
 
-async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None]) -> None:
-    """What the operator does every five seconds; `delays` are those that it decided on."""
-    hedge = hedging.Hedge(None)
-    name = spec.backends[0].name
+async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None], aside: list[int]) -> None:
+    """What the operator does every five seconds; `delays` and how many stand `aside` are what it decided on."""
+    hedge, book = hedging.Hedge(None), dict[str, degraded.Degraded]()
+    (there,) = spec.backends
     while True:
-        paces = rig.plane.load.paces(spec.namespace, name)
-        known = list(paces.values()) if paces else None
-        found = hedging.decide(hedge, known, pods=PODS, slots=SLOTS, budget=BUDGET)
-        if found.after != hedge.after:
-            rig.set(replace(spec, hedge_milliseconds=round(1000 * found.after) if found.after else None))
-        hedge = found
+        now = time.monotonic()
+        paces = rig.plane.load.paces(spec.namespace, there.name)
+        book = degraded.decide(book, paces, pods=PODS, slots=SLOTS, now=now)
+        gone = degraded.away(book, now)
+        others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
+        hedge = hedging.decide(hedge, others, pods=PODS - len(gone), slots=SLOTS, budget=BUDGET)
+        after = round(1000 * hedge.after) if hedge.after else None
+        rig.set(replace(spec, backends=(replace(there, degraded=gone),), hedge_milliseconds=after))
         delays.append(hedge.after)
+        aside.append(len(gone))
         await asyncio.sleep(5)
 
 
@@ -94,7 +98,8 @@ async def measure(way: str, seconds: float, seed: int, load: float = 0.5) -> dic
             await rig.start(spec)
             await rig.router()
             delays: list[float | None] = []
-            steering = asyncio.create_task(steer(rig, spec, delays)) if way == "hedged" else None
+            aside: list[int] = []
+            steering = asyncio.create_task(steer(rig, spec, delays, aside)) if way == "hedged" else None
             took: list[float] = []
             failed = 0
 
@@ -129,6 +134,7 @@ async def measure(way: str, seconds: float, seed: int, load: float = 0.5) -> dic
                 "p99 ms": round(1000 * took[int(len(took) * 0.99)], 1),
                 "executed twice %": round(100 * extra, 2),
                 "delays ms": " ".join(f"{1000 * d:.0f}" if d else "off" for d in delays[4:]),
+                "degraded": " ".join(map(str, aside[4:])),
             }
 
 

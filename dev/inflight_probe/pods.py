@@ -31,6 +31,12 @@ def resident_bytes(uid: str) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
+def cpu_seconds(uid: str) -> float:
+    """CPU time that all of a pod's processes have used so far."""
+    fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in processes(uid)]
+    return sum(int(f[11]) + int(f[12]) for f in fields if f) / os.sysconf("SC_CLK_TCK")
+
+
 def loopback(uid: str) -> aiohttp.TCPConnector:
     """A connector whose 127.0.0.1 is the pod's. LookupError when the pod does not run here."""
     pids = processes(uid)

@@ -34,6 +34,7 @@ from inflight_operator.observe.store import Store
 from inflight_operator.reconcile import Reconciler
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.settings import MetricsMode, Settings
+from inflight_operator.tasks import apart, lasting
 from inflight_operator.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
 from inflight_operator.workqueue import WorkQueue
 from inflight_operator.xds import plane as xds
@@ -91,16 +92,23 @@ class Leader:
                 await self._listen(stack)
                 self._reconciler = self._make_reconciler(other)
                 await self._read_everything()
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._queue.run(self._work, self._settings.workers), name="workers")
-                    group.create_task(self._tick(), name="tick")
-                    group.create_task(self._keyring.run(), name="keys")
-                    group.create_task(self._be_found(), name="endpoint")
-                    group.create_task(self._last_good.keep(), name="last known good")
-                    if certificates:
-                        group.create_task(self._renew(certificates), name="certificates")
+                await apart(self._act(certificates))
             finally:
                 await self._hand_over()
+
+    async def _act(self, certificates: Certificates | None) -> None:
+        parts = {
+            "workers": self._queue.run(self._work, self._settings.workers),
+            "tick": self._tick(),
+            "keys": self._keyring.run(),
+            "endpoint": self._be_found(),
+            "last known good": self._last_good.keep(),
+        }
+        if certificates:
+            parts["certificates"] = self._renew(certificates)
+        async with asyncio.TaskGroup() as group:
+            for name, work in parts.items():
+                group.create_task(lasting(name, work), name=name)
 
     async def _certificates(self) -> Certificates | None:
         """Make what is missing. None: they are somebody else's business."""

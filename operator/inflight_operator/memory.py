@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Address, Failure
+from inflight_operator.decide import degraded
 from inflight_operator.decide.floor import Floor
 from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.scaling import Wish
@@ -32,6 +33,7 @@ class Memory:
     published_at: float | None = None
     hedges: dict[str, Hedge] = field(default_factory=dict)
     hedged_at: float | None = None
+    degraded: dict[str, degraded.Book] = field(default_factory=dict)
     places: tuple[Run, ...] = ()
     """Of sticky users."""
 
@@ -40,7 +42,7 @@ class Memory:
         living = set(revisions)
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
-            self.routable, self.hedges,
+            self.routable, self.hedges, self.degraded,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

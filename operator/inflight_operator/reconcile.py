@@ -19,7 +19,6 @@ from inflight_operator.apply.children import Children
 from inflight_operator.apply.report import Reporter
 from inflight_operator.apply.scale import Scale
 from inflight_operator.decide import demand, endpoints, health, stickiness, weights
-from inflight_operator.decide.hedging import Hedge
 from inflight_operator.desired import alias, routes
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import InflightError, NameConflictError, RefusedError, SpecError
@@ -149,7 +148,7 @@ class Reconciler:
         split = self._weights(run, plans, routable)
         gate = self._access.step(run.key, run.resource["spec"])
         places = self._places(run, split)
-        hedge = self._hedging.step(run, plans, split.effective)
+        tail = self._hedging.step(run, plans, split.effective)
         grant = self._hosts.step(run.resource)
         spec = routes.build(
             run.key,
@@ -161,7 +160,8 @@ class Reconciler:
             traffic=run.spec.traffic,
             places=places,
             hosts=grant.hosts,
-            hedge_milliseconds=_milliseconds(hedge),
+            hedge_milliseconds=tail.milliseconds if tail else None,
+            degraded=tail.degraded if tail else {},
         )
         self._plane.set(run.key, spec)
         serving = {plan.variant.name: plan.serving.name for plan in plans}
@@ -183,7 +183,7 @@ class Reconciler:
             kept=kept,
             missing_keys=gate.missing,
             grant=grant,
-            hedge=hedge,
+            tail=tail,
         )
         ask = await self._digests.step(run, plans)
         return soonest(again, look, ask, 1.0 if split.waiting or split.holding else None)
@@ -263,7 +263,3 @@ class Reconciler:
         self._signal.forget(key)
         self._access.forget(key)
         self._hosts.forget(key)
-
-
-def _milliseconds(hedge: Hedge | None) -> int | None:
-    return max(1, round(1000 * hedge.after)) if hedge and hedge.after is not None else None

@@ -25,6 +25,7 @@ from inflight_operator.observe import routers
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import KINDS, Store
 from inflight_operator.settings import Settings
+from inflight_operator.tasks import apart, lasting
 from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
@@ -69,8 +70,8 @@ class Operator:
             stack.push_async_callback((await health.serve(self._settings.metrics_port)).cleanup)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(), name="kopf")
-                group.create_task(self._resync(), name="resync")
-                leader = group.create_task(self._lead(), name="leader")
+                group.create_task(lasting("resync", self._resync()), name="resync")
+                leader = group.create_task(lasting("leader", self._lead()), name="leader")
                 group.create_task(self._end(leader), name="end")
 
     async def _end(self, leader: asyncio.Task[None]) -> None:
@@ -93,9 +94,7 @@ class Operator:
             self._leader = leader
             telemetry.LEADING.set(1)
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._lease.keep(), name="lease")
-                    group.create_task(leader.run(), name="acting")
+                await apart(self._act(leader))
             except* LostError:
                 _log.warning("the Lease is lost: this operator no longer acts")
             except* StandDownError as why:
@@ -103,6 +102,11 @@ class Operator:
             finally:
                 telemetry.step_down()
                 self._leader = None
+
+    async def _act(self, leader: Leader) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lease.keep(), name="lease")
+            group.create_task(leader.run(), name="acting")
 
     def _changed(self, key: Key) -> None:
         if self._leader:

@@ -11,6 +11,8 @@ import heapq
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
+from inflight_operator.tasks import lasting
+
 K = TypeVar("K")
 FIRST_BACKOFF: Final = 0.5
 MAX_BACKOFF: Final = 30.0
@@ -45,7 +47,7 @@ class WorkQueue(Generic[K]):
         """Work for ever. `work` returns seconds until the key is due again, None for never, or raises to be retried."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
-                group.create_task(self._worker(work))
+                group.create_task(lasting("worker", self._worker(work)))
 
     async def _worker(self, work: Callable[[K], Awaitable[float | None]]) -> None:
         while True:

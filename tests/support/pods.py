@@ -19,6 +19,7 @@ class Pod:
 
     name: str
     port: int = 0
+    address: str = "127.0.0.1"
     delay: float = 0.0
     lose_connection: bool = False
     refuses: tuple[int, str] | None = None
@@ -72,14 +73,14 @@ class Pod:
 
 
 @asynccontextmanager
-async def pod(name: str, *, delay: float = 0.0, port: int = 0) -> AsyncIterator[Pod]:
+async def pod(name: str, *, delay: float = 0.0, port: int = 0, address: str = "127.0.0.1") -> AsyncIterator[Pod]:
     """Serve until the block ends; open requests are then cut off, as when a pod is killed."""
-    this = Pod(name, delay=delay)
+    this = Pod(name, delay=delay, address=address)
     application = web.Application(client_max_size=64 * 1024 * 1024)
     application.router.add_route("*", "/{path:.*}", this.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, address, port)
     await site.start()
     this.port = runner.addresses[0][1]
     try:

@@ -16,9 +16,10 @@ from typing import Final
 
 from inflight_operator.xds.model import Pace
 
-MOST_USED: Final = 0.7
-"""Above this share of a pod's slots there is no room for requests that are asked twice."""
-AGAIN_BELOW: Final = 0.6
+MOST_USED: Final = 0.75
+"""Above this share of a pod's slots there is no room for requests that are asked twice. It is of the requests in
+progress, those that wait for a slot included: 70 % of four pods' four slots are busy then."""
+AGAIN_BELOW: Final = 0.68
 """And then not until it is less than that."""
 FIRST: Final = 3.0
 """Of the median pod's latency: where the delay begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from inflight_operator.api import names
@@ -48,16 +49,21 @@ def build(
     places: Sequence[Run],
     hosts: tuple[str, ...] = (),
     hedge_milliseconds: int | None = None,
+    degraded: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> RouteSpec:
     """Routes for `key` and its own `hosts`. `effective` are the weights in force by variant, `routable` endpoints by
-    revision, `access` whose tokens are asked for, `places` where sticky users are."""
+    revision, `access` whose tokens are asked for, `places` where sticky users are, `degraded` slow addresses by
+    revision."""
     plans = list(plans)
     serving = {plan.variant.name: plan.serving.name for plan in plans}
     shares = answering(places) if traffic.sticky else [(name, effective[name]) for name in serving]
     return RouteSpec(
         namespace=key[0],
         name=key[1],
-        backends=tuple(_backend(r, routable.get(r.name, r.endpoints)) for r in sorted(live, key=lambda r: r.name)),
+        backends=tuple(
+            _backend(r, routable.get(r.name, r.endpoints), degraded.get(r.name, frozenset()))
+            for r in sorted(live, key=lambda r: r.name)
+        ),
         split=_split(shares, serving) if any(effective.values()) else (),
         direct=tuple(serving.items()),
         access=access,
@@ -137,7 +143,7 @@ def _rules(traffic: Traffic, serving: Mapping[str, str]) -> tuple[Rule, ...]:
     return tuple(Rule(serving[rule.variant], rule.header, rule.exact, rule.path) for rule in named)
 
 
-def _backend(revision: Revision, endpoints: Addresses) -> Backend:
+def _backend(revision: Revision, endpoints: Addresses, degraded: frozenset[str] = frozenset()) -> Backend:
     server = _server(revision)
     return Backend(
         name=revision.name,
@@ -147,6 +153,7 @@ def _backend(revision: Revision, endpoints: Addresses) -> Backend:
         timeout_milliseconds=timeout_milliseconds(revision) + GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,
+        degraded=degraded & {address for address, *_ in endpoints},
     )
 
 

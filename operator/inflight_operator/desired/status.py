@@ -25,9 +25,11 @@ def build(
     places: Iterable[Run] = (),
     hosts: Sequence[str] = (),
     hedge: Hedge | None = None,
+    degraded: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A status. `in_flight` is by variant, None when unknown; `stamp` is now, RFC 3339; `tls`: the
-    routers serve HTTPS; `places` where sticky users are; `hosts` those that are its own."""
+    routers serve HTTPS; `places` where sticky users are; `hosts` those that are its own; `hedge`
+    and `degraded` what is done about slow pods."""
     metadata = resource["metadata"]
     old: Mapping[str, Any] = resource.get("status") or {}
     status = {
@@ -38,7 +40,7 @@ def build(
     if hosts:
         status["hosts"] = list(hosts)
     if hedge:
-        status["hedging"] = _hedging(hedge)
+        status["hedging"] = _hedging(hedge) | ({"degraded": list(degraded)} if degraded else {})
     if variants:
         sticky = [_run(run) for run in places]
         return (

@@ -12,6 +12,7 @@ from inflight_operator.api.spec import Spec, Variant
 from inflight_operator.api.world import Object, Revision, World
 from inflight_operator.decide.rollout import Limits, Rollout
 from inflight_operator.memory import Memory
+from inflight_operator.tasks import apart
 
 T = TypeVar("T")
 
@@ -74,8 +75,12 @@ def soonest(*times: float | None) -> float | None:
 async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
     """Do at once what doesn't need each other; the first failure ends the others and is raised itself."""
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
+        return await apart(_together(works))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed
+
+
+async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
     return [task.result() for task in tasks]

@@ -1,11 +1,13 @@
-"""After how long a request is asked of another pod as well, from what the routers report of each pod."""
+"""After how long a request is asked of another pod as well, and which pods are too slow to be asked at all, from what
+the routers report of each pod."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from inflight_operator.decide import hedging
+from inflight_operator.decide import degraded, hedging
 from inflight_operator.decide.hedging import Hedge
 from inflight_operator.steps.context import Pass, VariantPlan
 from inflight_operator.xds.model import Pace
@@ -17,30 +19,45 @@ Paces = Callable[[str, str], Mapping[str, Pace] | None]
 """(namespace, revision name) → the pace of its pods by address, None if unknown."""
 
 
+@dataclass(frozen=True)
+class Tail:
+    """What shortens the tail now: one delay for all that are asked together, and degraded addresses by revision."""
+
+    hedge: Hedge
+    degraded: Mapping[str, frozenset[str]]
+
+    @property
+    def milliseconds(self) -> int | None:
+        """The delay, for the routers; None: there is none."""
+        return max(1, round(1000 * self.hedge.after)) if self.hedge.after is not None else None
+
+
 class Hedging:
-    """Remembers the delay of each revision; after a restart it begins anew."""
+    """Remembers the delay and the slow pods of each revision; after a restart it begins anew."""
 
     def __init__(self, paces: Paces) -> None:
         self._paces = paces
 
-    def step(self, run: Pass, plans: Sequence[VariantPlan], effective: Mapping[str, int]) -> Hedge | None:
+    def step(self, run: Pass, plans: Sequence[VariantPlan], effective: Mapping[str, int]) -> Tail | None:
         """For all variants that are asked together, since a route has one delay: the longest, and none if one of them
         has none. None: nobody wants it."""
         budget, memory = run.spec.traffic.hedge_percent, run.memory
         if budget is None:
             memory.hedges.clear()
+            memory.degraded.clear()
             memory.hedged_at = None
             return None
         asked = [plan for plan in plans if effective[plan.variant.name]]
         due = memory.hedged_at is None or run.now >= memory.hedged_at + EVERY_SECONDS
         for plan in asked:
             if due or plan.serving.name not in memory.hedges:
-                memory.hedges[plan.serving.name] = self._decide(run, plan, budget / 100)
+                self._decide(run, plan, budget / 100)
         if due:
             memory.hedged_at = run.now
         found = [memory.hedges[plan.serving.name] for plan in asked]
         off = next((hedge for hedge in found if hedge.after is None), None)
-        return off or max(found, key=lambda hedge: hedge.after or 0.0, default=Hedge(None, "nobody answers"))
+        longest = max(found, key=lambda hedge: hedge.after or 0.0, default=Hedge(None, "nobody answers"))
+        return Tail(off or longest, {name: degraded.away(book, run.now) for name, book in memory.degraded.items()})
 
     def again(self, run: Pass) -> float | None:
         """When to decide again."""
@@ -48,9 +65,14 @@ class Hedging:
             return None
         return max(0.1, run.memory.hedged_at + EVERY_SECONDS - run.now)
 
-    def _decide(self, run: Pass, plan: VariantPlan, budget: float) -> Hedge:
-        before = run.memory.hedges.get(plan.serving.name)
-        found = self._paces(run.key[0], plan.serving.name)
-        paces = list(found.values()) if found is not None else None
-        slots = int(plan.variant.server["concurrency"])
-        return hedging.decide(before or Hedge(None), paces, pods=plan.serving.ready, slots=slots, budget=budget)
+    def _decide(self, run: Pass, plan: VariantPlan, budget: float) -> None:
+        """First who is slow, then the delay from those who are left."""
+        name, memory = plan.serving.name, run.memory
+        paces = self._paces(run.key[0], name)
+        ready, slots = plan.serving.ready, int(plan.variant.server["concurrency"])
+        book = degraded.decide(memory.degraded.get(name, {}), paces, pods=ready, slots=slots, now=run.now)
+        gone = degraded.away(book, run.now)
+        others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
+        before = memory.hedges.get(name) or Hedge(None)
+        memory.degraded[name] = book
+        memory.hedges[name] = hedging.decide(before, others, pods=ready - len(gone), slots=slots, budget=budget)

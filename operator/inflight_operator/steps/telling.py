@@ -11,7 +11,6 @@ from inflight_operator.api.names import Key
 from inflight_operator.api.world import Failure, Revision
 from inflight_operator.apply.report import Reporter
 from inflight_operator.decide import failure, health
-from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.weights import Weights
 from inflight_operator.desired import status
 from inflight_operator.hosts import Grant
@@ -20,6 +19,7 @@ from inflight_operator.memory import Memory
 from inflight_operator.observe import pods
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
+from inflight_operator.steps.hedging import Tail
 from inflight_operator.xds.model import Programmed
 
 IN_FLIGHT_EVERY_SECONDS: Final = 15.0
@@ -48,7 +48,7 @@ class Telling:
         kept: int,
         missing_keys: Sequence[str],
         grant: Grant,
-        hedge: Hedge | None,
+        tail: Tail | None,
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
@@ -76,7 +76,8 @@ class Telling:
             tls=self._tls,
             places=where,
             hosts=grant.hosts,
-            hedge=hedge,
+            hedge=tail.hedge if tail else None,
+            degraded=sorted(frozenset().union(*tail.degraded.values())) if tail else (),
         )
         await self._reporter.status(run.resource, made)
         return again

@@ -5,11 +5,11 @@ Pure: no clock, socket or log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, protocol_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, health_check_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.load_balancing_policies.common.v3 import common_pb2 as lb_common_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
@@ -75,7 +75,7 @@ def of(
     for name, limit in names.items():
         for each, there in ((name, backend), (grpc_name(name), at_grpc)):
             made[each] = cluster(each, there, limit, effort)
-            found[each] = endpoints(each, zones.told(there.endpoints))
+            found[each] = endpoints(each, zones.told(there.endpoints), there.degraded)
     return made, found
 
 
@@ -124,16 +124,22 @@ def cluster(name: str, backend: Backend, most: int, effort: Retries) -> Resource
     )
 
 
-def endpoints(name: str, by_zone: Mapping[str, Sequence[Endpoint]]) -> Resource:
-    """The ClusterLoadAssignment of one cluster; an empty zone is none."""
-    localities = [_locality(zone, there) for zone, there in by_zone.items()]
+def endpoints(
+    name: str, by_zone: Mapping[str, Sequence[Endpoint]], degraded: Collection[str] = frozenset()
+) -> Resource:
+    """The ClusterLoadAssignment of one cluster; an empty zone is none. Degraded addresses get what the others can't
+    take, once these are less than 1/1.4 of all (Envoy's overprovisioning factor)."""
+    localities = [_locality(zone, there, degraded) for zone, there in by_zone.items()]
     return resource(ENDPOINTS, name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
 
 
-def _locality(zone: str, ready: Sequence[Endpoint]) -> endpoint_components_pb2.LocalityLbEndpoints:
+def _locality(
+    zone: str, ready: Sequence[Endpoint], degraded: Collection[str]
+) -> endpoint_components_pb2.LocalityLbEndpoints:
     hosts = [
         endpoint_components_pb2.LbEndpoint(
-            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
+            endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port)),
+            health_status=health_check_pb2.DEGRADED if e.address in degraded else health_check_pb2.UNKNOWN,
         )
         for e in ready
     ]

@@ -29,7 +29,8 @@ class Backend:
 
     `name` is the revision's Kubernetes name, unique in its namespace; `timeout_milliseconds` is the longest a
     request to it may take; `max_in_flight` is how many requests one replica can hold (running and queued);
-    `grpc_port` is where its replicas take gRPC.
+    `grpc_port` is where its replicas take gRPC; `degraded` the addresses of those that are asked only where the others
+    are too few.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Backend:
     timeout_milliseconds: int
     max_in_flight: int
     grpc_port: int
+    degraded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -593,32 +593,35 @@ async def test_a_host_that_somebody_else_has_is_told_and_comes_when_it_is_free(b
     assert bench.routers.routes[NAMESPACE, other].hosts == (host,)
 
 
-async def test_a_slow_pod_is_hedged_against_and_the_status_says_after_how_long(bench: Bench, name: str):
+async def test_a_slow_pod_stands_back_and_is_hedged_against_and_the_status_says_so(bench: Bench, name: str):
     hedged = {"traffic": {"idempotent": True, "hedging": {"budgetPercent": 5}}}
-    pods = [f"10.0.0.{n}" for n in range(3)]
 
-    async def told() -> tuple[dict[str, Any], int | None]:
+    async def told() -> tuple[dict[str, Any], int | None, set[str]]:
         await bench.reconcile(name)
         found = await bench.get("ModelDeployment", name)
-        return found["status"].get("hedging"), bench.routers.routes[NAMESPACE, name].hedge_milliseconds
+        routes = bench.routers.routes[NAMESPACE, name]
+        return found["status"].get("hedging"), routes.hedge_milliseconds, {*routes.backends[0].degraded}
 
     three = {"autoscaling": {"minReplicas": 3}}
     await bench.put(name, spec(100, **three))
     await bench.settle(name)
     await bench.put(name, spec(100, **three, **hedged))
-    assert await told() == ({"message": "Off: the load isn't known yet."}, None)
+    assert await told() == ({"message": "Off: the load isn't known yet."}, None, set())
     (serving,) = await bench.names_of("Deployment", name)
-    bench.paces[serving] = {pods[0]: Pace(2, 10, 10), pods[1]: Pace(0.5, 25, 25), pods[2]: Pace(0.5, 25, 25)}
+    pods = sorted(end.address for end in bench.routers.routes[NAMESPACE, name].backends[0].endpoints)
+    bench.paces[serving] = {pods[0]: Pace(2, 10, 10), pods[1]: Pace(0.4, 20, 20), pods[2]: Pace(0.4, 20, 20)}
     bench.now += 10
-    assert await told() == ({"afterMilliseconds": 60}, 60)
+    assert await told() == ({"afterMilliseconds": 60, "degraded": [pods[0]]}, 60, {pods[0]})
     bench.now += 10
     before = bench.kube.writes
     bench.paces[serving] = {pod: Pace(0.5, 26, 25) for pod in pods}
-    assert await told() == ({"afterMilliseconds": 60}, 60), "4 % were asked twice, as much as may be"
+    assert await told() == ({"afterMilliseconds": 60, "degraded": [pods[0]]}, 60, {pods[0]}), (
+        "4 % were asked twice, as much as may be"
+    )
     assert bench.kube.writes == before
     bench.now += 10
-    bench.paces[serving] = {pod: Pace(1.5, 26, 25) for pod in pods}
-    assert await told() == ({"message": "Off: more than 70% of the pods' slots are in use."}, None)
+    bench.paces[serving] = {pod: Pace(1.9, 26, 25) for pod in pods}
+    assert await told() == ({"message": "Off: more than 75% of the pods' slots are in use."}, None, set())
     await bench.put(name, spec(100, **three))
     await bench.settle(name)
-    assert await told() == (None, None)
+    assert await told() == (None, None, set())

@@ -43,12 +43,12 @@ def full(in_progress: float) -> list[Pace]:
         pytest.param(0.06, None, (4, 1), Hedge(0.06), id="unknown: as it was"),
         pytest.param(0.06, [], (4, 1), Hedge(0.06), id="nobody asks: as it was"),
         pytest.param(
-            0.06, full(0.71), (4, 1), Hedge(None, "more than 70% of the pods' slots are in use"), id="no room"
+            0.06, full(0.76), (4, 1), Hedge(None, "more than 75% of the pods' slots are in use"), id="no room"
         ),
         pytest.param(
-            None, full(0.65), (4, 1), Hedge(None, "more than 60% of the pods' slots are in use"), id="not yet"
+            None, full(0.69), (4, 1), Hedge(None, "more than 68% of the pods' slots are in use"), id="not yet"
         ),
-        pytest.param(0.026, full(0.65), (4, 1), Hedge(0.039), id="still room"),
+        pytest.param(0.026, full(0.7), (4, 1), Hedge(0.042), id="still room"),
         pytest.param(None, full(2.0), (4, 4), Hedge(0.24), id="half of four slots each"),
         pytest.param(None, [*full(0.5), Pace(9, 9, 9)], (5, 1), Hedge(0.06), id="what waits for a slow pod is no sign"),
         pytest.param(None, full(0.9), (9, 1), Hedge(0.108), id="most pods are idle"),
