@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from benchmarks.control.result import Result, load_all
 from benchmarks.control.runner import Row, conclude, measure
-from benchmarks.traffic import changes, edge, latency, loopback, numbers, outages, pods
+from benchmarks.traffic import changes, edge, latency, loopback, numbers, outages, pods, users
 from inflight_demo.console import Console
 
 ROWS: Mapping[str, Row] = {
@@ -33,6 +33,8 @@ ROWS: Mapping[str, Row] = {
     "hedged": loopback.hedged,
     "fleet": loopback.fleet,
     "etcd": outages.etcd,
+    "sticky": users.sticky,
+    "cut": pods.cut,
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from benchmarks.control.result import Result
@@ -80,9 +81,56 @@ async def _killed(world: World, console: Console, row: str, *, idempotent: bool)
 
 async def drained(world: World, console: Console) -> list[Result]:
     """100 requests of 20 s on pods that are deleted while they are at it."""
-    name, wait = "drained", world.some(20_000, 3_000)
-    made = waiting(name, {"main": 100}, 2, wait=wait, timeout=60_000)
+
+    async def delete(pod: Object) -> None:
+        await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+
     count = world.some(100, 10)
+    right, asked, why = await _leaving_at_work(world, console, "drained", count, delete)
+    return [
+        Result(
+            suite="traffic",
+            row="drained",
+            what="requests of 20 s on pods that are deleted half way",
+            goal="100 of 100 answered right",
+            measured=f"{right} of {asked}",
+            kept=right == asked == count,
+            data={"why": why},
+            quick=world.quick,
+        )
+    ]
+
+
+async def cut(world: World, console: Console) -> list[Result]:
+    """`drained` with its protection taken away: no drain. It has to fail, or `drained` says nothing."""
+
+    async def kill(pod: Object) -> None:
+        for pid in pods.processes(pod["metadata"]["uid"]):
+            os.kill(pid, signal.SIGKILL)
+
+    count = world.some(20, 10)
+    right, asked, why = await _leaving_at_work(world, console, "cut", count, kill)
+    return [
+        Result(
+            suite="traffic",
+            row="cut",
+            what="the same without a drain: the pod is killed half way",
+            goal="fails",
+            measured=f"{right} of {asked} answered right",
+            kept=right < asked,
+            data={"why": why},
+            quick=world.quick,
+        )
+    ]
+
+
+async def _leaving_at_work(
+    world: World, console: Console, name: str, count: int, leave: Callable[[Object], Awaitable[None]]
+) -> tuple[int, int, dict[str, int]]:
+    """So many long requests, twenty at a time, on two pods, one of which leaves half way. (right answers, requests, why
+    the others failed)"""
+    wait = world.some(20_000, 3_000)
+    made = waiting(name, {"main": 100}, 2, wait=wait, timeout=60_000)
     async with serving(world, made), session(timeout_seconds=90) as http:
         bodies = [request_body("x", [[float(n)]]) for n in range(count)]
         send = sender(http, through(world.router, NAMESPACE, name), bodies, lambda _n, answer: output(answer))
@@ -92,7 +140,7 @@ async def drained(world: World, console: Console) -> list[Result]:
             batch = asyncio.create_task(open_loop(_from(send, first), rate=20, count=some))
             await asyncio.sleep(wait / 2000)
             pod = (await _ready(world, name))[0]
-            await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+            await leave(pod)
             running.append(await batch)
             await world.kube.wait_until(lambda: all_ready(world, name), "the pod is replaced", seconds=180)
             console.progress(first + 20, count, "long requests")
@@ -100,19 +148,7 @@ async def drained(world: World, console: Console) -> list[Result]:
     right = sum(
         o.ok and o.reply.answer == first * 20 + o.number for first, run in enumerate(running) for o in run.outcomes
     )
-    why = dict(Run(outcomes).why())
-    return [
-        Result(
-            suite="traffic",
-            row=name,
-            what="requests of 20 s on pods that are deleted half way",
-            goal="100 of 100 answered right",
-            measured=f"{right} of {len(outcomes)}",
-            kept=right == len(outcomes) == world.some(100, 10),
-            data={"why": why},
-            quick=world.quick,
-        )
-    ]
+    return right, len(outcomes), dict(Run(outcomes).why())
 
 
 def _from(send: Send, first: int) -> Send:

@@ -154,6 +154,8 @@ class Leader:
             wake=self._queue.add,
             host_domains=settings.host_domains,
             paces=self._plane.load.paces,
+            by_endpoint=self._plane.load.in_flight_by_endpoint,
+            idlest_first=settings.idlest_first,
         )
 
     async def _read_everything(self) -> None:

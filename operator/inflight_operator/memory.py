@@ -34,6 +34,9 @@ class Memory:
     hedges: dict[str, Hedge] = field(default_factory=dict)
     hedged_at: float | None = None
     degraded: dict[str, degraded.Book] = field(default_factory=dict)
+    leaving: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The pods, by address, that are marked to leave first."""
+    marked_at: dict[str, float] = field(default_factory=dict)
     places: tuple[Run, ...] = ()
     """Of sticky users."""
 
@@ -43,6 +46,7 @@ class Memory:
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
             self.routable, self.hedges, self.degraded,
+            self.leaving, self.marked_at,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

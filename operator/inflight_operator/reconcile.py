@@ -34,6 +34,7 @@ from inflight_operator.steps.access import Access
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest, together
 from inflight_operator.steps.digests import Ask, Digests
 from inflight_operator.steps.hedging import Hedging, Paces
+from inflight_operator.steps.leaving import ByEndpoint, Leaving
 from inflight_operator.steps.retirement import Retirement
 from inflight_operator.steps.revisions import Revisions
 from inflight_operator.steps.scaling import Scaling
@@ -74,6 +75,8 @@ class Reconciler:
         wake: Callable[[Key], None],
         host_domains: Sequence[str],
         paces: Paces,
+        by_endpoint: ByEndpoint,
+        idlest_first: bool,
         ask: Ask = digests.ask,
     ) -> None:
         self._store = store
@@ -92,6 +95,7 @@ class Reconciler:
         self._digests = Digests(kube, self._children, reporter, ask)
         self._hosts = Hosts(wake, host_domains)
         self._hedging = Hedging(paces)
+        self._leaving = Leaving(kube, signal, by_endpoint, wanted=idlest_first)
         self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -167,7 +171,8 @@ class Reconciler:
         serving = {plan.variant.name: plan.serving.name for plan in plans}
         self._signal.serve(run.key, serving, split.goal, split.effective)
         programmed = self._plane.programmed(run.key)
-        again = soonest(await self._scaling.step(run, plans), self._hedging.again(run))
+        again = soonest(await self._leaving.step(run, plans), await self._scaling.step(run, plans))
+        again = soonest(again, self._hedging.again(run))
         again = soonest(again, await self._retirement.step(run, plans, live, acknowledged=programmed.acknowledged))
         if (patience := self._patience(run, programmed)) > 0:
             return soonest(again, patience)

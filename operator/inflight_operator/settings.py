@@ -60,6 +60,8 @@ class Settings:
     """Where this one is reached."""
     host_domains: tuple[str, ...] = ()
     """Below which ModelDeployments may have hosts of their own."""
+    idlest_first: bool = True
+    """Of pods that are too many the idlest leave first; needs the right to change pods."""
     kubeconfig: Path | None = None
     """How to reach the API server from outside a cluster; None: as the pod's service account."""
     workers: int = 4
@@ -93,6 +95,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         router_service=told.text("ROUTER_SERVICE", "inflight-router"),
         router_tls=told.one_of("ROUTER_TLS", "false", "true") == "true",
         host_domains=told.several("HOST_DOMAINS"),
+        idlest_first=told.one_of("IDLEST_FIRST", "true", "false") == "true",
         access_closed=told.one_of("ACCESS_DEFAULT", "open", "closed") == "closed",
         metrics_api=mode,
         xds_port=told.port("XDS_PORT", 18000),

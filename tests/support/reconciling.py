@@ -19,7 +19,7 @@ from inflight_operator.observe.store import CHILD_KINDS, Store
 from inflight_operator.reconcile import Reconciler
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.settings import MetricsMode
-from inflight_operator.xds.model import Pace, Programmed, RouteSpec
+from inflight_operator.xds.model import Endpoint, Pace, Programmed, RouteSpec
 
 NAMESPACE = "default"
 
@@ -73,6 +73,7 @@ class Bench:
         self.asked: list[str] = []
         self.woken: list[Key] = []
         self.paces: dict[str, dict[str, Pace]] = {}
+        self.by_endpoint: dict[str, dict[Endpoint, float]] = {}
         self.restart()
 
     def restart(self, metrics_api: MetricsMode = MetricsMode.BUILTIN, *, access_closed: bool = False) -> None:
@@ -94,6 +95,8 @@ class Bench:
             wake=self.woken.append,
             host_domains=("ml.example",),
             paces=lambda _namespace, name: self.paces.get(name),
+            by_endpoint=lambda _namespace, name: self.by_endpoint.get(name, {}),
+            idlest_first=True,
             ask=self._ask,
         )
 
@@ -167,12 +170,32 @@ class Bench:
         await self._quiet().apply(manifest)
         return True
 
+    async def pods(self, name: str) -> dict[Endpoint, str]:
+        """Make the pods of a revision's endpoints; their names by endpoint."""
+        found = await self.kube.get("EndpointSlice", NAMESPACE, name)
+        assert found is not None
+        made = {}
+        for number, endpoint in enumerate(found["endpoints"]):
+            pod = f"{name}-{number}"
+            metadata = {"name": pod, "namespace": NAMESPACE, "labels": found["metadata"]["labels"]}
+            spec = {"containers": [{"name": "server", "image": "inflight/model-server:test"}]}
+            await self._quiet().create(
+                "Pod", NAMESPACE, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+            )
+            endpoint["targetRef"] = {"kind": "Pod", "name": pod, "namespace": NAMESPACE}
+            made[Endpoint(endpoint["addresses"][0], 8080)] = pod
+        await self._rewrite(found)
+        return made
+
     async def unready(self, name: str) -> None:
         """A revision's endpoints are there still, and none is ready."""
         found = await self.kube.get("EndpointSlice", NAMESPACE, name)
         assert found is not None
         for endpoint in found["endpoints"]:
             endpoint["conditions"] = {"ready": False, "serving": False, "terminating": False}
+        await self._rewrite(found)
+
+    async def _rewrite(self, found: dict[str, Any]) -> None:
         wanted = {key: found[key] for key in ("apiVersion", "kind", "addressType", "ports", "endpoints")}
         metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels")}
         await self._quiet().apply({**wanted, "metadata": metadata})

@@ -119,6 +119,13 @@ priorityClassName: {{ . }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
+{{- if .Values.operator.idlestFirst }}
+# Marks the idlest of pods that are too many, so that they leave first. Where it is for all namespaces, a policy allows
+# nothing else.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+{{- end }}
 # Tells a revision's later pods the first one's digest. Nobody's ConfigMap can be read or changed with this.
 - apiGroups: [""]
   resources: [configmaps]

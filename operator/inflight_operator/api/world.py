@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inflight_operator.api import names
@@ -28,8 +28,8 @@ class Revision:
     """One revision as it is in the cluster.
 
     `record` is its ControllerRevision's data {model, server, template}: None until it is written. `endpoints` are
-    the addresses that are ready now, `unready` those that are there and aren't. `replicas` is the
-    Deployment's spec.replicas, 0 without one.
+    the addresses that are ready now, `unready` those that are there and aren't, `pods` the names of their pods by IP.
+    `replicas` is the Deployment's spec.replicas, 0 without one.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Revision:
     endpoints: frozenset[Address]
     created: str
     unready: frozenset[Address] = frozenset()
+    pods: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:

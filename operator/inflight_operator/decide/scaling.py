@@ -46,19 +46,21 @@ def decide(
     remembered = wishes or ((now, current),)
     if demand is None:
         return Scaling(_within(limits, current), remembered, None)
-    wanted = _within(limits, _wanted(current, demand, limits.target_in_flight))
-    remembered = _remember(remembered, (now, wanted), now - window)
+    wanted_now = wanted(current, demand, limits)
+    remembered = _remember(remembered, (now, wanted_now), now - window)
     floor = max(count for _, count in remembered)
-    replicas = wanted if wanted > current else min(current, floor)
-    pending = replicas > wanted
+    replicas = wanted_now if wanted_now > current else min(current, floor)
+    pending = replicas > wanted_now
     return Scaling(replicas, remembered, remembered[0][0] + window - now if pending else None)
 
 
-def _wanted(current: int, demand: float, target: int) -> int:
+def wanted(current: int, demand: float, limits: Limits) -> int:
+    """Replicas for this demand, where there are `current` ones (not 0) now."""
+    target = limits.target_in_flight
     ratio = round(demand / (target * current), 3)  # an HPA is told thousandths
     if round(abs(ratio - 1.0), 3) <= TOLERANCE:
-        return current
-    return math.ceil(round(demand / target, 3))
+        return _within(limits, current)
+    return _within(limits, math.ceil(round(demand / target, 3)))
 
 
 def _within(limits: Limits, count: int) -> int:

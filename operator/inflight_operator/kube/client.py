@@ -132,6 +132,17 @@ class Kube:
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._write(subresource, kind, _Call("PATCH", path, query, body, "application/merge-patch+json"))
 
+    async def annotate(self, kind: str, namespace: str, name: str, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations of somebody else's object, or take them away (None); where it is gone, nothing happens."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        query = {"fieldManager": names.FIELD_MANAGER}
+        call = _Call("PATCH", _path(kind, namespace, name), query, body, "application/merge-patch+json")
+        try:
+            await self._write("annotate", kind, call)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
     async def read(self, path: str) -> Object:
         """What lies at a path that is no resource's."""
         return await self._send(_Call("GET", path))

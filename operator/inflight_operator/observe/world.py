@@ -24,7 +24,8 @@ def read(store: Store, key: Key) -> World | None:
                 found.setdefault(obj["metadata"]["name"], {})[kind] = obj
     slices = store.all_of(key, "EndpointSlice")
     endpoints, unready = _ready_endpoints(slices), _addresses(slices, _unready)
-    revisions = {name: _revision(name, objects, endpoints, unready) for name, objects in sorted(found.items())}
+    pods = _pods(slices)
+    revisions = {name: _revision(name, objects, endpoints, unready, pods) for name, objects in sorted(found.items())}
     return World(key, resource, revisions, store.get(key, "Service", key[1]))
 
 
@@ -39,6 +40,7 @@ def _revision(
     objects: Mapping[str, Object],
     endpoints: Mapping[str, frozenset[Address]],
     unready: Mapping[str, frozenset[Address]],
+    pods: Mapping[str, Mapping[str, str]],
 ) -> Revision:
     first = next(iter(objects.values()))["metadata"]
     record = objects.get("ControllerRevision")
@@ -51,6 +53,7 @@ def _revision(
         endpoints=endpoints.get(name, frozenset()),
         created=first.get("creationTimestamp") or "",
         unready=unready.get(name, frozenset()),
+        pods=pods.get(name, {}),
     )
 
 
@@ -63,6 +66,17 @@ def _ready_endpoints(slices: list[Object]) -> dict[str, frozenset[Address]]:
     ready = _addresses(slices, lambda conditions: bool(conditions.get("ready")))
     leaving = _addresses(slices, lambda conditions: bool(conditions.get("serving")))
     return leaving | ready
+
+
+def _pods(slices: list[Object]) -> dict[str, dict[str, str]]:
+    """The names of pods by Service name and IP."""
+    found: dict[str, dict[str, str]] = {}
+    for piece in slices:
+        service = piece["metadata"]["labels"].get(names.SERVICE_NAME, "")
+        for endpoint in piece.get("endpoints") or []:
+            if pod := (endpoint.get("targetRef") or {}).get("name"):
+                found.setdefault(service, {}).update(dict.fromkeys(endpoint["addresses"], pod))
+    return found
 
 
 def _unready(conditions: Mapping[str, bool]) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from inflight_operator.api.names import revision_name
 from inflight_operator.decide.floor import LAG_SECONDS
+from inflight_operator.decide.leaving import ANNOTATION, COST
 from inflight_operator.settings import MetricsMode
 from inflight_operator.xds.model import Pace
 from reconciling import NAMESPACE, Bench, CrashError
@@ -625,3 +626,32 @@ async def test_a_slow_pod_stands_back_and_is_hedged_against_and_the_status_says_
     await bench.put(name, spec(100, **three))
     await bench.settle(name)
     assert await told() == (None, None, set())
+
+
+async def test_of_pods_that_are_too_many_the_idlest_are_marked_to_leave_first(bench: Bench, name: str):
+    async def marked() -> set[str]:
+        pods = (await bench.kube.list("Pod", NAMESPACE)).items
+        return {
+            pod["metadata"]["name"]
+            for pod in pods
+            if (pod["metadata"].get("annotations") or {}).get(ANNOTATION) == COST
+        }
+
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 4}))
+    await bench.settle(name)
+    (serving,) = await bench.names_of("Deployment", name)
+    ends = await bench.pods(serving)
+    busy = dict(zip(sorted(ends), (2.0, 0.0, 1.0, 3.0), strict=True))
+    bench.by_endpoint[serving] = {end: count for end, count in busy.items() if count}
+    bench.in_flight[serving] = 6.0
+    before = bench.kube.writes
+    await bench.reconcile(name)
+    assert (await marked(), bench.kube.writes) == (set(), before), "as many as there may be"
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 1}))
+    bench.in_flight[serving] = 2.0
+    await bench.reconcile(name)
+    assert await marked() == {ends[end] for end, count in busy.items() if count < 3}, "one of four is enough"
+    bench.in_flight[serving] = 8.0
+    bench.now += 10
+    await bench.reconcile(name)
+    assert await marked() == set(), "the demand is back"

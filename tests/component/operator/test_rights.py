@@ -29,6 +29,7 @@ from inflight_cluster.apiserver import Running
 from inflight_demo.manifests import NAMESPACE as SYSTEM
 from inflight_demo.manifests import render
 from inflight_operator.api import names
+from inflight_operator.decide import leaving
 from inflight_operator.decide.rotation import AUTHORITY_LIFETIMES
 from inflight_operator.installation import aggregation, issue
 from inflight_operator.installation.certificates import AUTHORITY, ROUTERS
@@ -85,6 +86,8 @@ async def test_every_right_is_used_and_none_is_missing(api: Running, tmp_path: P
     async with AsyncExitStack() as stack:
         kube = await stage(stack, api, mode, objects, tmp_path)
         await life_of_a_model(kube)
+        if mode.whole_cluster:
+            await nothing_but_a_mark_can_be_changed(api, kube, tmp_path)
         await life_of_an_installation(kube, mode)
     assert rights.refused(api.audit_log, USER) == set()
     unused = rights.granted(objects) - people(objects) - rights.used(api.audit_log, USER)
@@ -244,7 +247,7 @@ async def metric_is_asked_for(api: Running, port: int) -> None:
 
 
 async def life_of_a_model(kube: Kube) -> None:
-    """Born bigger than one, replaced, and its past forgotten."""
+    """Born bigger than one, replaced, and its past forgotten; then one pod is too many."""
     await kube.apply(model(1))
     first = await revision(kube, other_than="")
     await become_ready(kube, first)
@@ -258,9 +261,50 @@ async def life_of_a_model(kube: Kube) -> None:
     for kind in ("HorizontalPodAutoscaler", "Deployment", "Service", "ControllerRevision"):
         await kube.wait(kind, TENANT, first, lambda found: found is None, seconds=60)
     await is_ready(kube)
+    await kube.apply(model(2, least=1))
+    await kube.wait("Pod", TENANT, second, is_marked, seconds=60)
 
 
-def model(version: int) -> Object:
+def is_marked(pod: Object | None) -> bool:
+    """To leave before the other one: one of the two is too many."""
+    return leaving.ANNOTATION in ((pod or {"metadata": {}})["metadata"].get("annotations") or {})
+
+
+CHANGES = {
+    "its image": {"spec": {"containers": [{"name": "server", "image": "mine"}]}},
+    "how long it lives": {"spec": {"activeDeadlineSeconds": 1}},
+    "a label": {"metadata": {"labels": {"mine": "yes"}}},
+    "another annotation": {"metadata": {"annotations": {"mine": "yes"}}},
+    "one that is there": {"metadata": {"annotations": {"kept": None}}},
+    "its owner": {"metadata": {"finalizers": ["example.com/mine"]}},
+}
+
+
+async def nothing_but_a_mark_can_be_changed(api: Running, kube: Kube, directory: Path) -> None:
+    """With the operator's own rights, of a pod that isn't even a model's. Without the policy each of these is done."""
+    pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "default"}}
+    pod["metadata"]["annotations"] = {"kept": "yes"}
+    await kube.apply({**pod, "spec": {"containers": [{"name": "server", "image": "never-pulled"}]}})
+    signer = pki.Pair(api.ca, api.ca.with_suffix(".key"))
+    kubeconfig = credentials.client(directory / "marks", signer, "operator", server=api.url, user=USER)
+    kind, where = "application/strategic-merge-patch+json", "/api/v1/namespaces/default/pods/other"
+    async with Kube(access(kubeconfig)) as operators:
+
+        async def refused(change: Object) -> bool:
+            try:
+                await operators.request("PATCH", where, change, kind)
+            except ApiError as error:
+                return "inflight-operator may change n" in str(error)
+            return False
+
+        await kube.wait_until(lambda: refused(CHANGES["a label"]), "the policy is in force", seconds=30)
+        for what, change in CHANGES.items():
+            assert await refused(change), what
+        for cost in (leaving.COST, None):
+            await operators.request("PATCH", where, {"metadata": {"annotations": {leaving.ANNOTATION: cost}}}, kind)
+
+
+def model(version: int, least: int = 2) -> Object:
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
@@ -268,7 +312,7 @@ def model(version: int) -> Object:
         "spec": {
             "variants": [{"name": "main", "model": {"uri": f"s3://models/digits/{version}"}}],
             "server": {"timeoutMilliseconds": 100},
-            "autoscaling": {"minReplicas": 2},
+            "autoscaling": {"minReplicas": least},
             "revisionHistoryLimit": 0,
         },
     }
@@ -297,7 +341,14 @@ async def become_ready(kube: Kube, name: str) -> None:
         "metadata": {"name": name, "namespace": TENANT, "labels": {**labels, names.SERVICE_NAME: name}},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [f"10.1.0.{n}"], "conditions": {"ready": True}} for n in (1, 2)],
+        "endpoints": [
+            {
+                "addresses": [f"10.1.0.{n}"],
+                "conditions": {"ready": True},
+                "targetRef": {"kind": "Pod", "name": name, "namespace": TENANT},
+            }
+            for n in (1, 2)
+        ],
     }
     pod: Object = {
         "apiVersion": "v1",
