@@ -32,7 +32,7 @@ ROWS: Mapping[str, Row] = {
     "latency": latency.latency,
     "hedged": loopback.hedged,
     "fleet": loopback.fleet,
-    "etcd": outages.etcd,
+    **{f"etcd-{seconds}": outages.etcd(seconds) for seconds in (30, 60, 120)},
     "sticky": users.sticky,
     "cut": pods.cut,
 }

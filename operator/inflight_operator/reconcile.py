@@ -122,7 +122,7 @@ class Reconciler:
         process has just started and knows no routes.
         """
         memory = self._memory.setdefault(seen.key, Memory())
-        routable = self._routable(memory, seen.revisions.values())
+        routable = self._routable(memory, seen, seen.revisions.values())
         gate = self._access.step(seen.key, seen.resource["spec"])
         try:
             traffic = traffic_of(seen.resource["spec"])
@@ -148,7 +148,7 @@ class Reconciler:
         plans = await self._children_of(run)
         live = {revision.name: revision for revision in run.seen.revisions.values() if revision.present} | needed(plans)
         run.memory.keep_only(live)
-        routable = self._routable(run.memory, live.values())
+        routable = self._routable(run.memory, run.seen, live.values())
         split = self._weights(run, plans, routable)
         gate = self._access.step(run.key, run.resource["spec"])
         places = self._places(run, split)
@@ -204,11 +204,13 @@ class Reconciler:
         )
 
     @staticmethod
-    def _routable(memory: Memory, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
-        """The endpoints that requests may go to, by revision."""
-        before = memory.routable
+    def _routable(memory: Memory, seen: World, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
+        """The endpoints that requests may go to, by revision. Which ones were ready a process that has just taken over
+        doesn't know, but of which revisions there were some the status does."""
+        ready = {(name, told["revision"]) for name, told in seen.told.items() if told["readyReplicas"]}
         none: routes.Addresses = frozenset()
-        memory.routable = {r.name: endpoints.routable(r.endpoints, r.unready, before.get(r.name, none)) for r in live}
+        known = {r.name: r.unready if (r.variant, r.revision) in ready else none for r in live} | memory.routable
+        memory.routable = {r.name: endpoints.routable(r.endpoints, r.unready, known[r.name]) for r in live}
         return memory.routable
 
     def _weights(

@@ -41,9 +41,9 @@ class Leaving:
         surplus = leaving.surplus(revision.replicas, demand, limits)
         if not surplus and not before:  # no event tells when an unknown demand is known
             return EVERY_SECONDS if demand is None and revision.replicas > limits.min_replicas else None
-        since = run.now - memory.marked_at.get(name, float("-inf"))
-        if since < EVERY_SECONDS:
-            return EVERY_SECONDS - since
+        wait = memory.marked_at.get(name, float("-inf")) + EVERY_SECONDS - run.now
+        if wait > 0:
+            return max(0.1, wait)
         if (counts := self._by_endpoint(run.key[0], name)) is None:
             return EVERY_SECONDS
         in_flight = {address: 0.0 for address, *_ in revision.endpoints}
@@ -60,4 +60,4 @@ class Leaving:
             )
         )
         memory.leaving[name], memory.marked_at[name] = chosen, run.now
-        return EVERY_SECONDS if surplus else None
+        return None

@@ -78,6 +78,23 @@ async def test_when_all_pods_turn_unready_at_once_requests_still_go_to_them(benc
     )
 
 
+async def test_an_operator_that_takes_over_while_all_pods_are_unready_sends_requests_to_them_too(
+    bench: Bench, name: str
+):
+    """With etcd stopped for a minute the node's heartbeats are late, all pods unready, and another operator leads. Seen
+    failing (56 requests got no_ready_endpoint) when it only knew what it had seen itself."""
+    await bench.put(name, spec(95, 5))
+    await bench.settle(name)
+    before = bench.routers.routes[NAMESPACE, name]
+    for deployment in await bench.names_of("Deployment", name):
+        await bench.unready(deployment)
+    bench.restart()
+    await bench.reconcile(name)
+    assert bench.routers.routes[NAMESPACE, name] == before
+    await bench.reconcile(name)
+    assert bench.routers.routes[NAMESPACE, name] == before, "although the status now says that none is ready"
+
+
 async def test_one_variant_without_ready_pods_gives_its_weight_to_the_other(bench: Bench, name: str):
     await bench.put(name, spec(95, 5))
     await bench.settle(name)
