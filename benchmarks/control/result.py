@@ -35,7 +35,7 @@ class Result:
     @property
     def command(self) -> str:
         """How to measure it again."""
-        row = self.row.partition("-")[0] if self.row.startswith(("demo-", "etcd-")) else self.row
+        row = self.row.partition("-")[0] if self.row.startswith("demo-") else self.row
         return f"python -m benchmarks.{self.suite} {row}" + (" --quick" if self.quick else "")
 
 

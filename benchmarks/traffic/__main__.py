@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from benchmarks.control.result import Result, load_all
 from benchmarks.control.runner import Row, conclude, measure
-from benchmarks.traffic import changes, edge, latency, loopback, numbers, outages, pods, users
+from benchmarks.traffic import changes, charts, edge, latency, loopback, numbers, outages, pods, tail, users
 from inflight_demo.console import Console
 
 ROWS: Mapping[str, Row] = {
@@ -31,6 +31,7 @@ ROWS: Mapping[str, Row] = {
     "fuzzed": edge.fuzzed,
     "latency": latency.latency,
     "hedged": loopback.hedged,
+    "slow-pod": tail.slow_pod,
     "fleet": loopback.fleet,
     **{f"etcd-{seconds}": outages.etcd(seconds) for seconds in (30, 60, 120)},
     "sticky": users.sticky,
@@ -49,7 +50,9 @@ def main() -> int:
     if rows:
         asyncio.run(measure(ROWS, rows, console, results, broken, quick=arguments.quick))
     if not arguments.quick:
-        numbers.write(load_all(suite="traffic"))
+        found = load_all(suite="traffic")
+        numbers.write(found)
+        charts.write(found)
     return conclude(results, broken, console)
 
 

@@ -30,6 +30,7 @@ ROWS: Mapping[str, str] = {
     "sticky": "10,000 sticky users at 95/5 and then at 90/10",
     "latency": "the router's added latency and its limit",
     "hedged": "one of 5 pods 10x slow, hedged",
+    "slow-pod": "one slow pod of 5 on the cluster",
     "fleet": "1,000 ModelDeployments, one changed",
 }
 """Every row of the table, in its order."""

@@ -57,7 +57,7 @@ class Hedging:
         found = [memory.hedges[plan.serving.name] for plan in asked]
         off = next((hedge for hedge in found if hedge.after is None), None)
         longest = max(found, key=lambda hedge: hedge.after or 0.0, default=Hedge(None, "nobody answers"))
-        return Tail(off or longest, {name: degraded.away(book, run.now) for name, book in memory.degraded.items()})
+        return Tail(off or longest, {plan.serving.name: _away(run, plan) for plan in asked})
 
     def again(self, run: Pass) -> float | None:
         """When to decide again."""
@@ -71,8 +71,14 @@ class Hedging:
         paces = self._paces(run.key[0], name)
         ready, slots = plan.serving.ready, int(plan.variant.server["concurrency"])
         book = degraded.decide(memory.degraded.get(name, {}), paces, pods=ready, slots=slots, now=run.now)
-        gone = degraded.away(book, run.now)
+        memory.degraded[name] = book
+        gone = _away(run, plan)
         others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
         before = memory.hedges.get(name) or Hedge(None)
-        memory.degraded[name] = book
         memory.hedges[name] = hedging.decide(before, others, pods=ready - len(gone), slots=slots, budget=budget)
+
+
+def _away(run: Pass, plan: VariantPlan) -> frozenset[str]:
+    """Those of a revision's pods that are degraded now. Reports tell of pods that are gone for a while."""
+    there = {address for address, *_ in plan.serving.endpoints}
+    return degraded.away(run.memory.degraded.get(plan.serving.name, {}), run.now) & there
