@@ -24,8 +24,8 @@ LOOK_SECONDS: Final = 10.0
 """How long a pod that came back is looked at. As far back as its pace tells: what it took before is no longer in it."""
 MOST_SHARE: Final = 1 / 3
 """Of the pods. Where the others are less than 1/1.4 of all, Envoy asks the degraded ones as much as is missing."""
-ROOM_BELOW: Final = 0.7
-"""Of their slots, what the others may use once they have the slow pod's work too."""
+ROOM_BELOW: Final = 0.75
+"""Of their slots, what the others may use once they have the slow pod's requests too, each for as long as they take."""
 NO_ROOM: Final = 0.9
 """Of their slots: with more in use a slow pod is better than none."""
 _ANSWERS_PER_SECOND: Final = 1.0
@@ -60,11 +60,15 @@ def decide(before: Book, paces: Mapping[str, Pace] | None, *, pods: int, slots: 
     latency = {address: took for address, pace in others.items() if (took := _latency(pace)) is not None}
     if len(latency) < 2:
         return known
-    limit = SLOWER * median_low(latency.values())
+    typical = median_low(latency.values())
+    limit = SLOWER * typical
     slow = [a for a, took in latency.items() if took > limit and _looked_at(known.get(a), now)]
     for address in sorted(slow, key=lambda a: -latency[a]):
         left = pods - len(away(known, now)) - 1
-        if left < pods * (1 - MOST_SHARE) or used * (left + 1) / left > ROOM_BELOW:
+        if left < pods * (1 - MOST_SHARE):
+            break
+        used += others[address].sent * typical / (left * slots)
+        if used > ROOM_BELOW:
             break
         known[address] = _again(known.get(address), now)
     return known
