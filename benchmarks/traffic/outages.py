@@ -44,7 +44,8 @@ def etcd(seconds: int) -> Row:
 
     async def row(world: World, console: Console) -> list[Result]:
         name, runs, stopped = f"etcd-{seconds}", world.some(5, 1), world.some(seconds, 5)
-        async with _under_load(world, name, f"etcd stopped for {seconds} s, {runs} times", 12_000) as made:
+        what = f"etcd stopped for {seconds} s, {runs} times; the controller manager ends meanwhile"
+        async with _under_load(world, name, what, 12_000) as made:
             for number in range(runs):
                 with _ended("kube-controller-manager"), _stopped("etcd"):
                     await asyncio.sleep(stopped)

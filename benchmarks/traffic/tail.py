@@ -42,7 +42,7 @@ async def slow_pod(world: World, console: Console) -> list[Result]:
             told = (await world.kube.get("ModelDeployment", NAMESPACE, name) or {})["status"].get("hedging")
             console.say(f"status.hedging: {told}")
     runs = {phase: window(probe.run.outcomes, *times) for phase, times in phases.items()}
-    return [_judged(world, runs, told)]
+    return [_judged(world, runs, told, len(probe.run.failed))]
 
 
 async def _phase(began: float, seconds: float) -> tuple[float, float]:
@@ -76,9 +76,8 @@ async def _slowed(uid: str) -> AsyncIterator[None]:
         send(signal.SIGCONT)
 
 
-def _judged(world: World, runs: dict[str, Run], told: object) -> Result:
+def _judged(world: World, runs: dict[str, Run], told: object, failed: int) -> Result:
     without, hedged = (run.milliseconds(99) for run in runs.values())
-    failed = sum(len(run.failed) for run in runs.values())
     return Result(
         suite="traffic",
         row="slow-pod",

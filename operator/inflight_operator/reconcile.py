@@ -206,8 +206,10 @@ class Reconciler:
     @staticmethod
     def _routable(memory: Memory, seen: World, live: Iterable[Revision]) -> dict[str, routes.Addresses]:
         """The endpoints that requests may go to, by revision. Which ones were ready a process that has just taken over
-        doesn't know, but of which revisions there were some the status does."""
-        ready = {(name, told["revision"]) for name, told in seen.told.items() if told["readyReplicas"]}
+        doesn't know, but of which revisions there were some the status does. (What has weight had some, or still has
+        those that were kept.)"""
+        had = {n: told for n, told in seen.told.items() if told.get("readyReplicas") or told["effectiveWeight"]}
+        ready = {(name, told["revision"]) for name, told in had.items()}
         none: routes.Addresses = frozenset()
         known = {r.name: r.unready if (r.variant, r.revision) in ready else none for r in live} | memory.routable
         memory.routable = {r.name: endpoints.routable(r.endpoints, r.unready, known[r.name]) for r in live}

@@ -25,7 +25,7 @@ from inflight_operator.observe import routers
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import KINDS, Store
 from inflight_operator.settings import Settings
-from inflight_operator.tasks import apart, lasting
+from inflight_operator.tasks import apart, go_on, lasting
 from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
@@ -88,6 +88,7 @@ class Operator:
     async def _lead(self) -> None:
         """Wait for the Lease and act while it is ours, again and again."""
         while True:
+            go_on()
             await self._lease.win()
             leader = Leader(self._settings, self._kube, self._store, self._lease)
             leader.serve_from(self._serving())
@@ -106,7 +107,7 @@ class Operator:
     async def _act(self, leader: Leader) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lease.keep(), name="lease")
-            group.create_task(leader.run(), name="acting")
+            group.create_task(lasting("acting", leader.run()), name="acting")
 
     def _changed(self, key: Key) -> None:
         if self._leader:

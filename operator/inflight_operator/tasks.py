@@ -19,6 +19,17 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
     return await asyncio.create_task(work)
 
 
+def go_on() -> None:
+    """CancelledError where this task was cancelled before, and something took the cancellation for its own.
+
+    For loops that catch what their work raises: `asyncio.wait_for` (before 3.12) and a TaskGroup whose child fails at
+    that very moment swallow a cancellation. Not in a task that catches a TaskGroup's failure itself: see `apart`.
+    """
+    this = asyncio.current_task()
+    if this is not None and this.cancelling():
+        raise asyncio.CancelledError
+
+
 async def lasting(name: str, work: Coroutine[Any, Any, None]) -> None:
     """Run what goes on until it is cancelled from outside or fails. RuntimeError: it ended, or cancelled itself.
 

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from inflight_operator.tasks import lasting
+from inflight_operator.tasks import go_on, lasting
 
 K = TypeVar("K")
 FIRST_BACKOFF: Final = 0.5
@@ -51,6 +51,7 @@ class WorkQueue(Generic[K]):
 
     async def _worker(self, work: Callable[[K], Awaitable[float | None]]) -> None:
         while True:
+            go_on()
             key = await self._take()
             self._working.add(key)
             try:
@@ -80,6 +81,7 @@ class WorkQueue(Generic[K]):
                 return key
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
             except TimeoutError:
                 continue

@@ -13,7 +13,7 @@ from inflight_operator.api.names import Key
 from inflight_operator.desired.pod import Installation
 from inflight_operator.errors import TransientError
 from inflight_operator.keyring import KeyRing
-from inflight_operator.kube.client import Kube, _Call, _path
+from inflight_operator.kube.client import ApiError, Kube, _Call, _path
 from inflight_operator.observe.listing import refresh
 from inflight_operator.observe.store import CHILD_KINDS, Store
 from inflight_operator.reconcile import Reconciler
@@ -33,8 +33,12 @@ class FragileKube(Kube):
 
     writes = 0
     crash_after: int | None = None
+    refuses: str = ""
+    """A kind that nobody may write."""
 
     async def _write(self, verb: str, kind: str, call: Any) -> dict[str, Any]:
+        if kind == self.refuses:
+            raise ApiError(403, "Forbidden", "by somebody's webhook")
         answer = await super()._write(verb, kind, call)
         if kind != "Event":
             self.writes += 1

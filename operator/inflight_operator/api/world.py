@@ -81,9 +81,9 @@ class World:
 
     @property
     def told(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the status said of each variant last: it survives a restart."""
+        """What the status said of each variant last: it survives a restart. An entry that lacks something is none."""
         variants = (self.resource.get("status") or {}).get("variants") or []
-        return {variant["name"]: variant for variant in variants}
+        return {v["name"]: v for v in variants if {"revision", "weight", "effectiveWeight"} <= v.keys()}
 
     @property
     def places(self) -> tuple[tuple[str, str, int], ...]:

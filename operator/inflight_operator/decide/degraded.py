@@ -28,6 +28,9 @@ ROOM_BELOW: Final = 0.75
 """Of their slots, what the others may use once they have the slow pod's requests too, each for as long as they take."""
 NO_ROOM: Final = 0.9
 """Of their slots: with more in use a slow pod is better than none."""
+ENOUGH_IN_PROGRESS: Final = 0.5
+"""A pod with fewer requests in progress is never called slow: at four samples a second these are 20 of the 40 that ten
+seconds have, and with one or two any of five equal pods is three times another one by chance."""
 _ANSWERS_PER_SECOND: Final = 1.0
 """Below which a pod's latency is chance, unless it has a request all the time."""
 
@@ -62,7 +65,11 @@ def decide(before: Book, paces: Mapping[str, Pace] | None, *, pods: int, slots: 
         return known
     typical = median_low(latency.values())
     limit = SLOWER * typical
-    slow = [a for a, took in latency.items() if took > limit and _looked_at(known.get(a), now)]
+    slow = [
+        address
+        for address, took in latency.items()
+        if took > limit and others[address].in_progress >= ENOUGH_IN_PROGRESS and _looked_at(known.get(address), now)
+    ]
     for address in sorted(slow, key=lambda a: -latency[a]):
         left = pods - len(away(known, now)) - 1
         if left < pods * (1 - MOST_SHARE):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from kubernetes.aio import config
@@ -136,7 +136,7 @@ class Kube:
         """Set annotations of somebody else's object, or take them away (None); where it is gone, nothing happens."""
         body = {"metadata": {"annotations": dict(annotations)}}
         query = {"fieldManager": names.FIELD_MANAGER}
-        call = _Call("PATCH", _path(kind, namespace, name), query, body, "application/merge-patch+json")
+        call = _Call("PATCH", _path(kind, namespace, quote(name, safe="")), query, body, "application/merge-patch+json")
         try:
             await self._write("annotate", kind, call)
         except ApiError as error:

@@ -68,7 +68,9 @@ class Hedging:
     def _decide(self, run: Pass, plan: VariantPlan, budget: float) -> None:
         """First who is slow, then the delay from those who are left."""
         name, memory = plan.serving.name, run.memory
-        paces = self._paces(run.key[0], name)
+        found = self._paces(run.key[0], name)
+        there = {address for address, *_ in plan.serving.endpoints}  # reports tell of pods that are gone for a while
+        paces = {a: pace for a, pace in found.items() if a in there} if found is not None else None
         ready, slots = plan.serving.ready, int(plan.variant.server["concurrency"])
         book = degraded.decide(memory.degraded.get(name, {}), paces, pods=ready, slots=slots, now=run.now)
         memory.degraded[name] = book

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+import structlog
+
+from inflight_operator.api.world import Revision
 from inflight_operator.decide import leaving
+from inflight_operator.errors import TransientError
 from inflight_operator.kube.client import Kube
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.steps.context import Pass, VariantPlan, soonest, together
 from inflight_operator.xds.model import Endpoint
+
+_log: Final = structlog.get_logger(__name__)
 
 EVERY_SECONDS: Final = 10.0
 """How often a revision's marks may change. An HPA looks every 15 s."""
@@ -41,6 +47,8 @@ class Leaving:
         surplus = leaving.surplus(revision.replicas, demand, limits)
         if not surplus and not before:  # no event tells when an unknown demand is known
             return EVERY_SECONDS if demand is None and revision.replicas > limits.min_replicas else None
+        if before and len(revision.endpoints) > revision.replicas:
+            return EVERY_SECONDS  # they are being taken away right now, by their marks
         wait = memory.marked_at.get(name, float("-inf")) + EVERY_SECONDS - run.now
         if wait > 0:
             return max(0.1, wait)
@@ -51,13 +59,23 @@ class Leaving:
             if endpoint.address in in_flight:
                 in_flight[endpoint.address] += count
         chosen = leaving.decide(before, in_flight, surplus=surplus)
-        costs = {address: leaving.COST for address in chosen - before} | dict.fromkeys(before - chosen)
+        memory.marked_at[name] = run.now
+        try:
+            await self._change(run.key[0], revision, chosen - before, before - chosen)
+        except TransientError as error:  # somebody's webhook, perhaps: nothing else may wait for it
+            memory.leaving[name] = before | chosen
+            _log.warning("pods can't be marked now", revision=name, error=str(error))
+            return EVERY_SECONDS
+        memory.leaving[name] = chosen
+        return None
+
+    async def _change(self, namespace: str, revision: Revision, to: Iterable[str], back: Iterable[str]) -> None:
+        """Mark the pods at these addresses, and take the mark from those."""
+        costs = dict.fromkeys(to, leaving.COST) | dict.fromkeys(back)
         await together(
             *(
-                self._kube.annotate("Pod", run.key[0], pod, {leaving.ANNOTATION: cost})
+                self._kube.annotate("Pod", namespace, pod, {leaving.ANNOTATION: cost})
                 for address, cost in costs.items()
                 if (pod := revision.pods.get(address))
             )
         )
-        memory.leaving[name], memory.marked_at[name] = chosen, run.now
-        return None

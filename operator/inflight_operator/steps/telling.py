@@ -26,6 +26,9 @@ IN_FLIGHT_EVERY_SECONDS: Final = 15.0
 """In-flight numbers in the status are at most this fresh, or the status would never rest. That a number is known, or no
 longer is, is told at once."""
 
+_MOST_DEGRADED: Final = 256
+"""As many as the status may name."""
+
 
 class Telling:
     """Writes the status of a ModelDeployment."""
@@ -77,7 +80,7 @@ class Telling:
             places=where,
             hosts=grant.hosts,
             hedge=tail.hedge if tail else None,
-            degraded=sorted(frozenset().union(*tail.degraded.values())) if tail else (),
+            degraded=sorted(frozenset().union(*tail.degraded.values()))[:_MOST_DEGRADED] if tail else (),
         )
         await self._reporter.status(run.resource, made)
         return again

@@ -88,11 +88,10 @@ async def test_an_operator_that_takes_over_while_all_pods_are_unready_sends_requ
     before = bench.routers.routes[NAMESPACE, name]
     for deployment in await bench.names_of("Deployment", name):
         await bench.unready(deployment)
-    bench.restart()
-    await bench.reconcile(name)
-    assert bench.routers.routes[NAMESPACE, name] == before
-    await bench.reconcile(name)
-    assert bench.routers.routes[NAMESPACE, name] == before, "although the status now says that none is ready"
+    for _ in range(3):  # the first one writes that none is ready
+        bench.restart()
+        await bench.reconcile(name)
+        assert bench.routers.routes[NAMESPACE, name] == before
 
 
 async def test_one_variant_without_ready_pods_gives_its_weight_to_the_other(bench: Bench, name: str):
@@ -646,14 +645,6 @@ async def test_a_slow_pod_stands_back_and_is_hedged_against_and_the_status_says_
 
 
 async def test_of_pods_that_are_too_many_the_idlest_are_marked_to_leave_first(bench: Bench, name: str):
-    async def marked() -> set[str]:
-        pods = (await bench.kube.list("Pod", NAMESPACE)).items
-        return {
-            pod["metadata"]["name"]
-            for pod in pods
-            if (pod["metadata"].get("annotations") or {}).get(ANNOTATION) == COST
-        }
-
     await bench.put(name, spec(100, autoscaling={"minReplicas": 4}))
     await bench.settle(name)
     (serving,) = await bench.names_of("Deployment", name)
@@ -663,12 +654,52 @@ async def test_of_pods_that_are_too_many_the_idlest_are_marked_to_leave_first(be
     bench.in_flight[serving] = 6.0
     before = bench.kube.writes
     await bench.reconcile(name)
-    assert (await marked(), bench.kube.writes) == (set(), before), "as many as there may be"
+    assert (await marks(bench), bench.kube.writes) == (set(), before), "as many as there may be"
     await bench.put(name, spec(100, autoscaling={"minReplicas": 1}))
     bench.in_flight[serving] = 2.0
     await bench.reconcile(name)
-    assert await marked() == {ends[end] for end, count in busy.items() if count < 3}, "one of four is enough"
+    assert await marks(bench) == {ends[end] for end, count in busy.items() if count < 3}, "one of four is enough"
     bench.in_flight[serving] = 8.0
     bench.now += 10
     await bench.reconcile(name)
-    assert await marked() == set(), "the demand is back"
+    assert await marks(bench) == set(), "the demand is back"
+
+
+async def test_marks_stay_while_the_pods_are_being_taken_away(bench: Bench, name: str):
+    """The Deployment's new size is seen here before Kubernetes has chosen who goes. Seen failing: it took them back."""
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 3}))
+    await bench.settle(name)
+    (serving,) = await bench.names_of("Deployment", name)
+    ends = await bench.pods(serving)
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 1}))
+    await bench.reconcile(name)
+    marked = await marks(bench)
+    assert len(marked) == 2
+    await bench.kube.patch("Deployment", NAMESPACE, serving, "scale", {"spec": {"replicas": 1}})
+    bench.now += 60
+    await bench.reconcile(name)
+    assert await marks(bench) == marked < set(ends.values())
+
+
+async def test_a_mark_that_is_refused_keeps_nothing_else_from_being_done(bench: Bench, name: str):
+    """By somebody's webhook, say. Seen failing: no status was written as long as there were too many pods."""
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 3}))
+    await bench.settle(name)
+    (serving,) = await bench.names_of("Deployment", name)
+    await bench.pods(serving)
+    bench.kube.refuses = "Pod"
+    await bench.put(name, spec(100, autoscaling={"minReplicas": 1}, revisionHistoryLimit=7))
+    assert await bench.reconcile(name) is not None, "to be tried again"
+    stored = await bench.get("ModelDeployment", name)
+    assert stored["status"]["observedGeneration"] == stored["metadata"]["generation"]
+    assert await marks(bench) == set()
+    bench.kube.refuses = ""
+    bench.now += 10
+    await bench.reconcile(name)
+    assert len(await marks(bench)) == 2
+
+
+async def marks(bench: Bench) -> set[str]:
+    """The pods that are to leave first."""
+    pods = (await bench.kube.list("Pod", NAMESPACE)).items
+    return {p["metadata"]["name"] for p in pods if (p["metadata"].get("annotations") or {}).get(ANNOTATION) == COST}

@@ -276,23 +276,27 @@ CHANGES = {
     "a label": {"metadata": {"labels": {"mine": "yes"}}},
     "another annotation": {"metadata": {"annotations": {"mine": "yes"}}},
     "one that is there": {"metadata": {"annotations": {"kept": None}}},
-    "its owner": {"metadata": {"finalizers": ["example.com/mine"]}},
+    "a label that is there": {"metadata": {"labels": {"kept": None}}},
+    "a finalizer": {"metadata": {"finalizers": ["example.com/mine"]}},
+    "its owner": {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}]}},
 }
 
 
 async def nothing_but_a_mark_can_be_changed(api: Running, kube: Kube, directory: Path) -> None:
-    """With the operator's own rights, of a pod that isn't even a model's. Without the policy each of these is done."""
-    pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "default"}}
-    pod["metadata"]["annotations"] = {"kept": "yes"}
-    await kube.apply({**pod, "spec": {"containers": [{"name": "server", "image": "never-pulled"}]}})
+    """With the operator's own rights, of a model's pod; of somebody else's nothing at all. Without the policy each of
+    these is done."""
+    for name, labels in (("other", {"kept": "yes", names.MODEL_DEPLOYMENT: "digits"}), ("foreign", {"kept": "yes"})):
+        metadata = {"name": name, "namespace": "default", "labels": labels, "annotations": {"kept": "yes"}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+        await kube.apply({**pod, "spec": {"containers": [{"name": "server", "image": "never-pulled"}]}})
     signer = pki.Pair(api.ca, api.ca.with_suffix(".key"))
     kubeconfig = credentials.client(directory / "marks", signer, "operator", server=api.url, user=USER)
-    kind, where = "application/strategic-merge-patch+json", "/api/v1/namespaces/default/pods/other"
+    kind = "application/strategic-merge-patch+json"
     async with Kube(access(kubeconfig)) as operators:
 
-        async def refused(change: Object) -> bool:
+        async def refused(change: Object, pod: str = "other") -> bool:
             try:
-                await operators.request("PATCH", where, change, kind)
+                await operators.request("PATCH", f"/api/v1/namespaces/default/pods/{pod}", change, kind)
             except ApiError as error:
                 return "inflight-operator may change n" in str(error)
             return False
@@ -301,7 +305,10 @@ async def nothing_but_a_mark_can_be_changed(api: Running, kube: Kube, directory:
         for what, change in CHANGES.items():
             assert await refused(change), what
         for cost in (leaving.COST, None):
-            await operators.request("PATCH", where, {"metadata": {"annotations": {leaving.ANNOTATION: cost}}}, kind)
+            mark = {"metadata": {"annotations": {leaving.ANNOTATION: cost}}}
+            assert not await refused(mark)
+        mark = {"metadata": {"annotations": {leaving.ANNOTATION: leaving.COST}}}
+        assert await refused(mark, "foreign")
 
 
 def model(version: int, least: int = 2) -> Object:

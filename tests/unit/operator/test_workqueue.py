@@ -84,7 +84,7 @@ async def test_a_failing_key_backs_off_and_does_not_hold_up_the_others():
 
     queue.add("bad")
     queue.add("good")
-    await run_for(queue, work, 10, workers=1)
+    await run_for(queue, work, 9.9, workers=1)
     assert failing == pytest.approx([0, 0.5, 1.5, 3.5, 7.5], abs=0.01)
     assert len(fine) == 10
 
@@ -101,3 +101,28 @@ async def test_success_forgets_earlier_failures():
     queue.add("a")
     await run_for(queue, work, 60)
     assert seen == pytest.approx([0, 0.5, 1.5, 2.5, 3.0], abs=0.01)
+
+
+async def test_a_worker_that_is_cancelled_while_its_work_fails_ends():
+    """Something took the cancellation for its own, as a TaskGroup does whose child fails at that moment: `work` raises
+    another error. Seen failing: it worked on, without the Lease."""
+    queue = WorkQueue[str]()
+    worked = 0
+
+    async def work(_key: str) -> float | None:
+        nonlocal worked
+        worked += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise RuntimeError("a child failed") from None
+        return None
+
+    queue.add("a")
+    queue.add("b")
+    task = asyncio.create_task(queue.run(work, 1))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.done()
+    assert worked == 1
