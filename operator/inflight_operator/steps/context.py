@@ -78,6 +78,9 @@ async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
         return await apart(_together(works))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed
+    finally:
+        for work in works:  # where this was cancelled before they began
+            work.close()
 
 
 async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

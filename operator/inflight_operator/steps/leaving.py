@@ -7,7 +7,6 @@ from typing import Final
 
 import structlog
 
-from inflight_operator.api.world import Revision
 from inflight_operator.decide import leaving
 from inflight_operator.errors import TransientError
 from inflight_operator.kube.client import Kube
@@ -59,23 +58,20 @@ class Leaving:
             if endpoint.address in in_flight:
                 in_flight[endpoint.address] += count
         chosen = leaving.decide(before, in_flight, surplus=surplus)
+        costs: dict[str, str | None] = {a: leaving.COST for a in chosen - before} | dict.fromkeys(before - chosen)
+        written = await together(*(self._write(run, revision.pods.get(a), cost) for a, cost in costs.items()))
+        done = dict(zip(costs, written, strict=True))
+        marked = (a for a in before | chosen if a in (chosen if done.get(a, True) else before))
+        memory.leaving[name] = frozenset(marked)
         memory.marked_at[name] = run.now
-        try:
-            await self._change(run.key[0], revision, chosen - before, before - chosen)
-        except TransientError as error:  # somebody's webhook, perhaps: nothing else may wait for it
-            memory.leaving[name] = before | chosen
-            _log.warning("pods can't be marked now", revision=name, error=str(error))
-            return EVERY_SECONDS
-        memory.leaving[name] = chosen
-        return None
+        return None if all(written) else EVERY_SECONDS
 
-    async def _change(self, namespace: str, revision: Revision, to: Iterable[str], back: Iterable[str]) -> None:
-        """Mark the pods at these addresses, and take the mark from those."""
-        costs = dict.fromkeys(to, leaving.COST) | dict.fromkeys(back)
-        await together(
-            *(
-                self._kube.annotate("Pod", namespace, pod, {leaving.ANNOTATION: cost})
-                for address, cost in costs.items()
-                if (pod := revision.pods.get(address))
-            )
-        )
+    async def _write(self, run: Pass, pod: str | None, cost: str | None) -> bool:
+        """Whether it is done. A refusal (of somebody's webhook, perhaps) keeps nothing else from being done."""
+        try:
+            if pod is not None:
+                await self._kube.annotate("Pod", run.key[0], pod, {leaving.ANNOTATION: cost})
+        except TransientError as error:
+            _log.warning("a pod can't be marked now", pod=pod, error=str(error))
+            return False
+        return True

@@ -654,15 +654,17 @@ async def test_of_pods_that_are_too_many_the_idlest_are_marked_to_leave_first(be
     bench.in_flight[serving] = 6.0
     before = bench.kube.writes
     await bench.reconcile(name)
-    assert (await marks(bench), bench.kube.writes) == (set(), before), "as many as there may be"
+    assert (await marks(bench, serving), bench.kube.writes) == (set(), before), "as many as there may be"
     await bench.put(name, spec(100, autoscaling={"minReplicas": 1}))
     bench.in_flight[serving] = 2.0
     await bench.reconcile(name)
-    assert await marks(bench) == {ends[end] for end, count in busy.items() if count < 3}, "one of four is enough"
+    assert await marks(bench, serving) == {ends[end] for end, count in busy.items() if count < 3}, (
+        "one of four is enough"
+    )
     bench.in_flight[serving] = 8.0
     bench.now += 10
     await bench.reconcile(name)
-    assert await marks(bench) == set(), "the demand is back"
+    assert await marks(bench, serving) == set(), "the demand is back"
 
 
 async def test_marks_stay_while_the_pods_are_being_taken_away(bench: Bench, name: str):
@@ -673,12 +675,12 @@ async def test_marks_stay_while_the_pods_are_being_taken_away(bench: Bench, name
     ends = await bench.pods(serving)
     await bench.put(name, spec(100, autoscaling={"minReplicas": 1}))
     await bench.reconcile(name)
-    marked = await marks(bench)
+    marked = await marks(bench, serving)
     assert len(marked) == 2
     await bench.kube.patch("Deployment", NAMESPACE, serving, "scale", {"spec": {"replicas": 1}})
     bench.now += 60
     await bench.reconcile(name)
-    assert await marks(bench) == marked < set(ends.values())
+    assert await marks(bench, serving) == marked < set(ends.values())
 
 
 async def test_a_mark_that_is_refused_keeps_nothing_else_from_being_done(bench: Bench, name: str):
@@ -692,14 +694,15 @@ async def test_a_mark_that_is_refused_keeps_nothing_else_from_being_done(bench: 
     assert await bench.reconcile(name) is not None, "to be tried again"
     stored = await bench.get("ModelDeployment", name)
     assert stored["status"]["observedGeneration"] == stored["metadata"]["generation"]
-    assert await marks(bench) == set()
+    assert await marks(bench, serving) == set()
     bench.kube.refuses = ""
     bench.now += 10
     await bench.reconcile(name)
-    assert len(await marks(bench)) == 2
+    assert len(await marks(bench, serving)) == 2
 
 
-async def marks(bench: Bench) -> set[str]:
+async def marks(bench: Bench, revision: str) -> set[str]:
     """The pods that are to leave first."""
     pods = (await bench.kube.list("Pod", NAMESPACE)).items
-    return {p["metadata"]["name"] for p in pods if (p["metadata"].get("annotations") or {}).get(ANNOTATION) == COST}
+    marked = {p["metadata"]["name"] for p in pods if (p["metadata"].get("annotations") or {}).get(ANNOTATION) == COST}
+    return {name for name in marked if name.startswith(revision)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from inflight_operator import runtime, settings
 from inflight_operator.installation.lease import LostError
+from inflight_operator.steps.context import together
 from inflight_operator.tasks import apart, lasting
 from memory_kube import MemoryKube
 
@@ -126,3 +128,13 @@ async def test_an_operator_that_has_lost_the_lease_stands_again_and_again(monkey
     assert lease.marks == [0, 0, 0]
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_what_was_not_begun_when_all_is_cancelled_is_not_left_behind() -> None:
+    """Seen failing: "coroutine was never awaited"."""
+    task = asyncio.create_task(together(asyncio.sleep(1), asyncio.sleep(2)))
+    await asyncio.sleep(0)  # it has begun, and what it does together has not
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gc.collect()
