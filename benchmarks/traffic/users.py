@@ -78,6 +78,11 @@ def _judged(world: World, before: Mapping[int, str], after: Mapping[int, str]) -
         goal="splits within 4 sigma; <= 5 % + 4 sigma moved, none back",
         measured=f"splits off by {off[0]:+.1f} and {off[1]:+.1f} sigma; {100 * moved / users:.2f} % moved, {back} back",
         kept=all(abs(sigma) <= 4 for sigma in off) and moved <= users * wanted + noise and not back,
-        data={"before": Counter(before.values()), "after": Counter(after.values()), "moved": moved, "back": back},
+        data={
+            "before": dict(Counter(before.values())),
+            "after": dict(Counter(after.values())),
+            "moved": moved,
+            "back": back,
+        },
         quick=world.quick,
     )
