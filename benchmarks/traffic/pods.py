@@ -59,8 +59,7 @@ async def _killed(world: World, console: Console, row: str, *, idempotent: bool)
             found = await _ready(world, row)
             pod = found[number % len(found)]
             kills.append(time.perf_counter() - probe.began)
-            for pid in pods.processes(pod["metadata"]["uid"]):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pod)
             await asyncio.sleep(2)
             await world.kube.wait_until(lambda: all_ready(world, row), "the pod is back", seconds=180)
             console.progress(number + 1, times, "pods killed")
@@ -105,8 +104,7 @@ async def cut(world: World, console: Console) -> list[Result]:
     """`drained` with its protection taken away: no drain. It has to fail, or `drained` says nothing."""
 
     async def kill(pod: Object) -> None:
-        for pid in pods.processes(pod["metadata"]["uid"]):
-            os.kill(pid, signal.SIGKILL)
+        _kill(pod)
 
     count = world.some(20, 10)
     right, asked, why = await _leaving_at_work(world, console, "cut", count, kill)
@@ -154,6 +152,12 @@ async def _leaving_at_work(
 def _from(send: Send, first: int) -> Send:
     """The requests from that number on."""
     return lambda number: send(first + number)
+
+
+def _kill(pod: Object) -> None:
+    """Its server's processes get SIGKILL, and nobody is told."""
+    for pid in pods.processes(pod["metadata"]["uid"]):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def _ready(world: World, name: str) -> list[Object]:

@@ -13,6 +13,7 @@ from math import inf
 from statistics import median_low
 from typing import Final
 
+from inflight_operator.decide import hedging
 from inflight_operator.xds.model import Pace
 
 SLOWER: Final = 3.0
@@ -57,7 +58,7 @@ def decide(before: Book, paces: Mapping[str, Pace] | None, *, pods: int, slots: 
         return known
     gone = away(known, now)
     others = {address: pace for address, pace in paces.items() if address not in gone}
-    used = _used(others, pods - len(gone), slots)
+    used = hedging.used(others.values(), pods - len(gone), slots)
     if used > NO_ROOM:
         return {a: d for a, d in known.items() if a not in gone}
     latency = {address: took for address, pace in others.items() if (took := _latency(pace)) is not None}
@@ -100,9 +101,3 @@ def _latency(pace: Pace) -> float | None:
     if pace.answered >= _ANSWERS_PER_SECOND or (pace.in_progress >= 1 and pace.answered > 0):
         return pace.in_progress / pace.answered
     return inf if pace.in_progress >= 1 else None
-
-
-def _used(paces: Mapping[str, Pace], pods: int, slots: int) -> float:
-    """Of the median pod's slots: what waits for a slow one is no sign that the others are full."""
-    quiet = [0.0] * max(0, pods - len(paces))
-    return median_low([*(pace.in_progress for pace in paces.values()), *quiet] or [0.0]) / slots

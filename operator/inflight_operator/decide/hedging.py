@@ -65,9 +65,7 @@ def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: i
         return Hedge(None, "there is no other pod")
     if paces is None:
         return before if before.after is not None else Hedge(None, "the load isn't known yet")
-    quiet = [0.0] * (pods - len(paces))
-    used = median_low([*(pace.in_progress for pace in paces), *quiet]) / slots
-    if used > (most := AGAIN_BELOW if before.after is None else MOST_USED):
+    if used(paces, pods, slots) > (most := AGAIN_BELOW if before.after is None else MOST_USED):
         return Hedge(None, f"more than {most:.0%} of the pods' slots are in use")
     answered = sum(pace.answered for pace in paces)
     latencies = [pace.in_progress / pace.answered for pace in paces if pace.answered > 0 and pace.in_progress > 0]
@@ -78,6 +76,15 @@ def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: i
         return Hedge(FIRST * base)
     twice = (sum(pace.sent for pace in paces) - answered) / answered
     return _next(before, before.after, twice / budget, base)
+
+
+def used(paces: Collection[Pace], pods: int, slots: int) -> float:
+    """The share of the median pod's slots that is taken, of so many pods; those without a pace are idle.
+
+    What waits for a slow pod is no sign that the others are full.
+    """
+    quiet = [0.0] * (pods - len(paces))
+    return median_low([*(pace.in_progress for pace in paces), *quiet] or [0.0]) / slots
 
 
 def _next(before: Hedge, after: float, spent: float, base: float) -> Hedge:

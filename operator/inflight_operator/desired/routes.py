@@ -153,7 +153,7 @@ def _backend(revision: Revision, endpoints: Addresses, degraded: frozenset[str] 
         timeout_milliseconds=timeout_milliseconds(revision) + GRACE_MILLISECONDS,
         max_in_flight=int(server["concurrency"]) + int(server["maxQueue"]),
         grpc_port=names.GRPC_PORT,
-        degraded=degraded & {address for address, *_ in endpoints},
+        degraded=degraded,
     )
 
 

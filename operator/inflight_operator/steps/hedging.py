@@ -69,7 +69,7 @@ class Hedging:
         """First who is slow, then the delay from those who are left."""
         name, memory = plan.serving.name, run.memory
         found = self._paces(run.key[0], name)
-        there = {address for address, *_ in plan.serving.endpoints}  # reports tell of pods that are gone for a while
+        there = _addresses(plan)  # reports tell of pods that are gone for a while
         paces = {a: pace for a, pace in found.items() if a in there} if found is not None else None
         ready, slots = plan.serving.ready, int(plan.variant.server["concurrency"])
         book = degraded.decide(memory.degraded.get(name, {}), paces, pods=ready, slots=slots, now=run.now)
@@ -81,6 +81,9 @@ class Hedging:
 
 
 def _away(run: Pass, plan: VariantPlan) -> frozenset[str]:
-    """Those of a revision's pods that are degraded now. Reports tell of pods that are gone for a while."""
-    there = {address for address, *_ in plan.serving.endpoints}
-    return degraded.away(run.memory.degraded.get(plan.serving.name, {}), run.now) & there
+    """Those of a revision's pods that are degraded now; the book may have some that are gone."""
+    return degraded.away(run.memory.degraded.get(plan.serving.name, {}), run.now) & _addresses(plan)
+
+
+def _addresses(plan: VariantPlan) -> frozenset[str]:
+    return frozenset(address for address, *_ in plan.serving.endpoints)
