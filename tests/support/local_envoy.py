@@ -139,13 +139,16 @@ async def envoy(
     log_level: str = "warning",
     edge: dict[str, Any] | None = None,
     zone: str = "",
+    layer: bool = True,
 ) -> AsyncIterator[Envoy]:
     """Run Envoy until the block ends; its files and its log lie in `directory`. `edge`: the chart's `router.tls`,
-    `zone` where it is."""
+    `zone` where it is, `layer`: of weights, which routers of older charts don't have."""
     admin_port, status_port = free_port(), free_port()
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
     config = bootstrap(directory, xds_port=xds_port, admin_port=admin_port, status_port=status_port, tls=tls)
     config["node"]["metadata"]["tls"].update(edge or {})
+    if not layer:
+        del config["node"]["metadata"]["weights"], config["layered_runtime"]["layers"][1:]
     path, log = directory / "bootstrap.yaml", directory / "envoy.log"
     path.write_text(yaml.safe_dump(config))
     command = [

@@ -3,7 +3,8 @@
 Like Envoy 1.40: a new cluster is asked endpoints for and serves when they have come; a changed cluster waits
 for endpoints without asking, and its acknowledgement waits with it, until they come, are refused or are said to be
 unknown (which leaves a cluster that serves as it is); nothing of a refused response is taken; the first answer about
-routes, even a refused one, makes all listeners ready that wait for routes.
+routes, even a refused one, makes all listeners ready that wait for routes; nothing is asked for before the layer of
+weights has come, where there is one, and a weight in it is in force instead of the routes' own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.runtime.v3 import rtds_pb2
 from google.protobuf.message import Message
 
 from inflight_operator.xds.build import MAIN, TRIAL
-from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+from inflight_operator.xds.weights import LAYER
+from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME
 
 Request = discovery_pb2.DeltaDiscoveryRequest
 Response = discovery_pb2.DeltaDiscoveryResponse
@@ -30,6 +33,7 @@ MESSAGES = {
     ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
     LISTENER: listener_pb2.Listener,
     ROUTES: route_pb2.RouteConfiguration,
+    RUNTIME: rtds_pb2.Runtime,
 }
 
 
@@ -46,12 +50,15 @@ def clusters_of(host: route_components_pb2.VirtualHost) -> set[str]:
 
 @dataclass
 class ModelRouter:
-    """`refuses` says why a resource is refused, or None. `outbox` is what it says to the operator."""
+    """`refuses` says why a resource is refused, or None. `weighs`: it has the layer of weights. `outbox` is what it
+    says to the operator."""
 
     refuses: Callable[[Message], str | None] = lambda _message: None
+    weighs: bool = True
     versions: dict[str, dict[str, str]] = field(default_factory=lambda: {url: {} for url in MESSAGES})
     warm: set[str] = field(default_factory=set)
     main: dict[str, route_components_pb2.VirtualHost] = field(default_factory=dict)
+    runtime: dict[str, int] = field(default_factory=dict)
     outbox: deque[Request] = field(default_factory=deque)
     received: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
     _connected: int = 0
@@ -66,7 +73,10 @@ class ModelRouter:
         if self._waiting:  # clusters that were changed and never became warm stay as they were
             self._waiting = None
         started, self._started = self._started, set()
-        self._start(CLUSTER, [])
+        if self.weighs:
+            self._start(RUNTIME, [LAYER])
+        if CLUSTER in started or not self.weighs:
+            self._start(CLUSTER, [])
         if ENDPOINTS in started:
             self._start(ENDPOINTS, sorted(self.versions[CLUSTER]))
         if LISTENER in started:
@@ -106,6 +116,8 @@ class ModelRouter:
             self._take_clusters(versions, list(response.removed_resources), answer)
         elif response.type_url == ENDPOINTS:
             self._take_endpoints(versions, list(response.removed_resources), answer)
+        elif response.type_url == RUNTIME:
+            self._take_weights(versions, messages[LAYER], answer)
         else:
             self.versions[response.type_url].update(versions)
             if MAIN in messages and response.type_url == ROUTES:
@@ -113,6 +125,22 @@ class ModelRouter:
             self.outbox.append(answer)
             if response.type_url == LISTENER and messages:
                 self.outbox.append(Request(type_url=ROUTES, resource_names_subscribe=list(messages)))
+
+    def weights(self, host: str) -> dict[str, int]:
+        """The weights in force of a virtual host's split by HTTP; {} if it has none."""
+        if not self.main[host].routes:
+            return {}
+        split = self.main[host].routes[-1].route.weighted_clusters
+        return {
+            c.name: self.runtime.get(f"{split.runtime_key_prefix}.{c.name}", c.weight.value) for c in split.clusters
+        }
+
+    def _take_weights(self, versions: dict[str, str], layer: rtds_pb2.Runtime, answer: Request) -> None:
+        self.versions[RUNTIME].update(versions)
+        self.runtime = {name: int(value.number_value) for name, value in layer.layer.fields.items()}
+        self.outbox.append(answer)
+        if CLUSTER not in self._started:
+            self._start(CLUSTER, [])
 
     def _take_clusters(self, versions: dict[str, str], removed: list[str], answer: Request) -> None:
         known = self.versions[CLUSTER]

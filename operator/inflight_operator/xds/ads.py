@@ -16,6 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from .listener import used_by
 from .load import Load
 from .session import Session
+from .weights import taken_by
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Plane(Protocol):
     opened: asyncio.Event
     load: Load
 
-    def connected(self, node: str, envoy: str, listeners: Collection[str]) -> Stream: ...
+    def connected(self, node: str, envoy: str, listeners: Collection[str], *, weighs: bool) -> Stream: ...
     def received(self, stream: Stream, request: Request) -> None: ...
     def disconnected(self, stream: Stream) -> None: ...
 
@@ -76,7 +77,8 @@ class AggregatedDiscovery:
         if first is None:
             return
         await self._plane.opened.wait()
-        stream = self._plane.connected(first.node.id, _build_of(first), used_by(first.node.metadata))
+        said = first.node.metadata
+        stream = self._plane.connected(first.node.id, _build_of(first), used_by(said), weighs=taken_by(said))
         log.info("router %s is connected", first.node.id)
         reader = asyncio.create_task(self._read(stream, first, requests))
         try:

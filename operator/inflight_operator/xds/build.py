@@ -8,19 +8,20 @@ concatenate, so the route configuration of all ModelDeployments is joined from t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import UInt64Value
 from xds.core.v3 import extension_pb2 as xds_extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from . import clusters, retries, tokens
-from .choice import Below
+from . import clusters, retries, tokens, weights
+from .choice import Below, shared
 from .model import Retries, RouteSpec
 from .wire import (
     ROUTES,
@@ -64,9 +65,15 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """All of one ModelDeployment's resources; clusters and endpoints by cluster name."""
+    """All of one ModelDeployment's resources; clusters and endpoints by cluster name.
+
+    `routes` are for routers that take weights from the runtime, where they are `weights`: another weight is another
+    version only of `whole`, the same routes for a router without.
+    """
 
     routes: Routes
+    whole: Routes
+    weights: bytes
     clusters: Mapping[str, Resource]
     endpoints: Mapping[str, Resource]
 
@@ -81,14 +88,26 @@ def pieces(spec: RouteSpec, cluster_domain: str = "cluster.local") -> Pieces:
         found = clusters.of(spec.namespace, backend, spec.retries, copies)
         resources.update(found[0])
         assignments.update(found[1])
-    return Pieces(routes(spec, cluster_domain), resources, assignments)
+    return Pieces(*routes(spec, cluster_domain), resources, assignments)
 
 
-def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
-    """The virtual host of one ModelDeployment and its routes by path."""
-    root = f"/{spec.namespace}/{spec.name}/"
+def routes(spec: RouteSpec, cluster_domain: str) -> tuple[Routes, Routes, bytes]:
+    """See Pieces: the virtual host of one ModelDeployment and its routes by path, twice, and their weights."""
     access = tokens.on_route(spec.access)
-    host = route_components_pb2.VirtualHost(
+    host = _host(spec, cluster_domain, access)
+    by_path = _by_path(spec, access)
+    found = Routes("", *_written(host, by_path), _targets(spec), frozenset(spec.hosts))
+    found = replace(found, version=digest(found.host, found.paths))
+    told = weights.put([*host.routes, *chain.from_iterable(by_path.values())], found.version, _weights(spec))
+    if not told.fields:
+        return found, found, b""
+    host_wire, paths_wire = _written(host, by_path)
+    found = replace(found, host=host_wire, paths=paths_wire)
+    return found, replace(found, version=digest(host_wire, paths_wire)), serialise(told)
+
+
+def _host(spec: RouteSpec, cluster_domain: str, access: Mapping[str, Any]) -> route_components_pb2.VirtualHost:
+    return route_components_pb2.VirtualHost(
         name=f"{spec.namespace}/{spec.name}",
         domains=[
             f"{spec.name}.{spec.namespace}",
@@ -100,6 +119,10 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
         typed_per_filter_config=access,
         **_virtual_host_options(),
     )
+
+
+def _by_path(spec: RouteSpec, access: Mapping[str, Any]) -> dict[str, list[route_components_pb2.Route]]:
+    root = f"/{spec.namespace}/{spec.name}/"
     by_path = {
         f"{root}variants/{variant}/": [Below(spec, f"{root}variants/{variant}/").to(backend)]
         for variant, backend in spec.direct
@@ -109,15 +132,30 @@ def routes(spec: RouteSpec, cluster_domain: str) -> Routes:
     for route in chain.from_iterable(by_path.values()):
         for name, config in access.items():
             route.typed_per_filter_config[name].CopyFrom(config)
-    host_wire = serialise(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+    return by_path
+
+
+def _written(
+    host: route_components_pb2.VirtualHost, by_path: Mapping[str, Sequence[route_components_pb2.Route]]
+) -> tuple[bytes, bytes]:
+    """The two parts of Routes."""
     paths = {prefix: _on_match(found) for prefix, found in by_path.items()}
-    paths_wire = serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths))
-    return Routes(digest(host_wire, paths_wire), host_wire, paths_wire, _targets(spec), frozenset(spec.hosts))
+    return (
+        serialise(route_pb2.RouteConfiguration(virtual_hosts=[host])),
+        serialise(matcher_pb2.Matcher.MatcherTree.MatchMap(map=paths)),
+    )
+
+
+def _weights(spec: RouteSpec) -> dict[str, int]:
+    """By cluster."""
+    given = dict(spec.split)
+    found = {clusters.cluster_name(spec.namespace, name): given.get(name, 0) for name in shared(spec)}
+    return found | {clusters.grpc_name(name): weight for name, weight in found.items()}
 
 
 def _targets(spec: RouteSpec) -> frozenset[str]:
     """The clusters that the routes lead to. Those to one variant by its path are not for gRPC."""
-    both = {name for name, _ in spec.split} | {rule.backend for rule in spec.rules}
+    both = {*shared(spec), *(rule.backend for rule in spec.rules)}
     found = {clusters.cluster_name(spec.namespace, name) for name in both}
     if spec.mirror and spec.split:
         found.add(clusters.mirror_name(clusters.cluster_name(spec.namespace, spec.mirror.backend)))

@@ -24,10 +24,17 @@ MIRRORED: Final = "x-inflight-mirrored"
 STREAM_IDLE_SECONDS: Final = 30
 """A request that moves no byte for this long is given up, unless its own timeout is longer."""
 
-Split = Sequence[tuple[str, int]]
-"""(backend name, weight)"""
+Split = Sequence[tuple[str, int | None]]
+"""(backend name, weight); None: the weight is put in by `weights`"""
 _Header: TypeAlias = route_components_pb2.HeaderMatcher
 _Hash: TypeAlias = route_components_pb2.RouteAction.HashPolicy
+
+
+def shared(spec: RouteSpec) -> list[str]:
+    """The backends among which requests are split by chance: all that answer for a variant, also with the weight 0, so
+    that a variant that gets its first weight is a change of weights only. None when nobody can answer."""
+    names = [name for _, name in spec.direct] + [name for name, _ in spec.split]
+    return list(dict.fromkeys(names)) if spec.split else []
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Below:
     def _shared(self) -> list[route_components_pb2.Route]:
         sticky, split = self.spec.sticky, self.spec.split
         if sticky is None or len(split) < 2:
-            return [self._route(split, hedged=True)]
+            return [self._route([(name, None) for name in shared(self.spec)], hedged=True)]
         salt = f"{self.spec.namespace}/{self.spec.name}/"
         if sticky.header:
             route = self._route(split, hedged=True)
@@ -144,7 +151,8 @@ class Below:
             action.cluster = self._cluster(split[0][0])
         else:
             for name, weight in split:
-                action.weighted_clusters.clusters.add(name=self._cluster(name), weight=UInt32Value(value=weight))
+                given = None if weight is None else UInt32Value(value=weight)
+                action.weighted_clusters.clusters.add(name=self._cluster(name), weight=given)
         return action
 
     def _cluster(self, backend: str) -> str:

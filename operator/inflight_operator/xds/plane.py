@@ -49,7 +49,7 @@ class ControlPlane:
         self._on_programmed = on_programmed
         self._pieces = pieces or partial(build.pieces, cluster_domain=cluster_domain)
         self._world = World(listeners(ports or Ports()))
-        self._verdicts: dict[str, Verdicts] = {}
+        self._verdicts: dict[tuple[str, bool], Verdicts] = {}
         self._streams: dict[str, Stream] = {}
         self._specs: dict[Key, RouteSpec] = {}
         self._invalid: dict[Key, str] = {}
@@ -77,7 +77,7 @@ class ControlPlane:
             self._specs.pop(key, None)
             return
         before, pieces = self._world.pieces(key), self._pieces(spec)
-        self._changed(self._world.set(key, pieces))
+        self._changed(self._world.set(key, pieces, self._serving(key)))
         self._forget_resources(before, pieces)
         self._invalid.pop(key, None)
         self._specs[key] = spec
@@ -113,12 +113,13 @@ class ControlPlane:
 
     # Called by the streams
 
-    def connected(self, node: str, envoy: str, listeners: Collection[str]) -> Stream:
-        """A router is there, and wants these listeners; an earlier stream of the same one is over."""
+    def connected(self, node: str, envoy: str, listeners: Collection[str], *, weighs: bool = True) -> Stream:
+        """A router is there, and wants these listeners; an earlier stream of the same one is over. `weighs`: it takes
+        weights from the runtime, as those of older charts don't."""
         if stale := self._streams.get(node):
             stale.end()
-        verdicts = self._verdicts.setdefault(envoy, Verdicts())
-        stream = self._streams[node] = Stream(Session(node, self._world, verdicts, listeners))
+        verdicts = self._verdicts.setdefault((envoy, weighs), Verdicts())
+        stream = self._streams[node] = Stream(Session(node, self._world, verdicts, listeners, weighs=weighs))
         return stream
 
     def received(self, stream: Stream, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
@@ -136,6 +137,11 @@ class ControlPlane:
             for stream in self._streams.values():
                 stream.session.mark(change)
                 stream.wake()
+
+    def _serving(self, key: Key) -> frozenset[str]:
+        """Versions of this ModelDeployment's routes that routers have, or have had before they come back."""
+        passed = frozenset(v.passed[key].version for v in self._verdicts.values() if key in v.passed)
+        return passed.union(*(stream.session.serving(key) for stream in self._streams.values()))
 
     def _forget_resources(self, before: Pieces | None, now: Pieces | None) -> None:
         gone = (before.clusters.keys() if before else set()) - (now.clusters.keys() if now else set())

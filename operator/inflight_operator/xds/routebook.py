@@ -38,16 +38,16 @@ class Flight:
 class RouteBook:
     """State of the two route configurations on one stream."""
 
-    def __init__(self, world: World, verdicts: Verdicts) -> None:
+    def __init__(self, world: World, wanted: Mapping[Key, Routes], verdicts: Verdicts) -> None:
         self.accepted: Mapping[Key, Routes] | None = None
         self.decided = False
         """Whether MAIN can be sent: what the router serves is known, or all that it is to serve has been tried."""
         self._world = world
-        self._wanted: Mapping[Key, Routes] = world.routes
+        self._wanted = wanted
         self._verdicts = verdicts
         self._subscribed: set[str] = set()
         self._flights: dict[str, Flight] = {}
-        self._unmerged: set[Key] = set(world.routes)
+        self._unmerged: set[Key] = set(wanted)
         self._main: dict[Key, Routes] = {}
         self._main_changed = True
         self._main_version: str | None = None
@@ -74,14 +74,14 @@ class RouteBook:
             if routes_version(routes) == version:
                 self.accepted, self._main, self._main_version = dict(routes), dict(routes), version
                 self._verdicts.passed.update(routes)
-                self._unmerged = {key for key, piece in self._wanted.items() if routes.get(key) != piece} | (
-                    routes.keys() - self._wanted.keys()
-                )
+                self._unmerged = set()
+                self.mark(self._wanted.keys() | routes.keys())
                 return
 
     def mark(self, keys: Collection[Key]) -> None:
-        """The wanted routes of these have changed."""
-        self._unmerged.update(keys)
+        """The wanted routes of these have changed, or only what isn't told with them."""
+        versions = {key: [book[key].version for book in (self._wanted, self._main) if key in book] for key in keys}
+        self._unmerged.update(key for key, found in versions.items() if len(found) != 2 or found[0] != found[1])
 
     def next(
         self, ready: Callable[[frozenset[str]], bool], hopeless: Callable[[Key], bool]
@@ -124,6 +124,11 @@ class RouteBook:
             self._suspects[:0] = halves(flight.routes)
         for key, routes in flight.routes.items() if len(flight.routes) == 1 else ():
             self._verdicts.refused_routes[key] = (routes.version, words)
+
+    def serving(self, key: Key) -> set[str]:
+        """Versions of this ModelDeployment's routes that the router may have, now or soon."""
+        books = [flight.routes for flight in self._flights.values() if flight.name == MAIN]
+        return {book[key].version for book in (self.accepted or {}, self._main, *books) if key in book}
 
     def referred(self) -> Collection[str] | None:
         """Clusters that routes lead to, now or soon; None when what the router serves isn't known."""
@@ -204,7 +209,7 @@ class RouteBook:
             return
         for key, routes in flight.routes.items():
             before = self.accepted.get(key)
-            if before == routes:
+            if before is not None and before.version == routes.version:
                 continue
             self._verdicts.refused_routes[key] = (routes.version, words)
             self._verdicts.passed.pop(key, None)

@@ -4,6 +4,7 @@ Pure: messages in, bytes out; `ads` does the waiting and sending. The order that
 
     clusters and their endpoints first; routes only to clusters whose endpoints the router has accepted;
     a cluster is taken away only when no accepted route leads to it any more;
+    weights before their routes, and never while a router that has some serves routes that aren't known;
     the listener only when its routes are decided (see `routebook`).
 """
 
@@ -16,11 +17,12 @@ from itertools import count
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from .build import Key
+from .build import Key, Pieces, Routes
 from .lastgood import Good
 from .routebook import RouteBook
 from .subscription import Subscription
-from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, response
+from .weights import LAYER
+from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, Resource, response
 from .world import Change, Verdicts, World
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,10 @@ log = logging.getLogger(__name__)
 class Session:
     """The state of one router's ADS stream."""
 
-    def __init__(self, node: str, world: World, verdicts: Verdicts, listeners: Collection[str]) -> None:
+    def __init__(
+        self, node: str, world: World, verdicts: Verdicts, listeners: Collection[str], *, weighs: bool
+    ) -> None:
+        """`listeners` are those that the router wants, `weighs`: it takes weights from the runtime."""
         self.node = node
         self._world = world
         ours = {name: resource for name, resource in world.resources[LISTENER].items() if name in listeners}
@@ -39,10 +44,15 @@ class Session:
             CLUSTER: Subscription(wildcard=True, removes=True),
             ENDPOINTS: Subscription(wildcard=False, removes=False),
             LISTENER: Subscription(wildcard=True, removes=True),
+            RUNTIME: Subscription(wildcard=False, removes=False),
         }
+        self._routes = world.routes if weighs else world.whole
+        self._weighs = weighs
+        self._weighed: Mapping[Key, Mapping[str, bytes]] = {}
+        self._weighing: Mapping[Key, Mapping[str, bytes]] = {}
         self._nonces: dict[str, str] = {}
         self._next_nonce = count(1)
-        self._book = RouteBook(world, verdicts)
+        self._book = RouteBook(world, self._routes, verdicts)
 
     def mark(self, change: Change) -> None:
         """The wish has changed."""
@@ -57,8 +67,11 @@ class Session:
         if request.type_url == ROUTES:
             self._book.ask(request)
         elif subscription := self._subscriptions.get(request.type_url):
+            layer = self._world.layer()
             wanted = self._wanted[request.type_url]
             subscription.ask(request, wanted)
+            if request.initial_resource_versions.get(LAYER) == layer.version:
+                self._weighed = dict(self._world.weights)
             for name, version in request.initial_resource_versions.items():
                 if name in wanted and wanted[name].version == version:
                     self._verdicts.accepted[request.type_url, name] = wanted[name]
@@ -67,12 +80,21 @@ class Session:
         """What can be sent now, in order."""
         yield from self._resources(CLUSTER)
         yield from self._resources(ENDPOINTS)
+        yield from self._weights()
         for resource, flight in self._book.next(self._ready, self._hopeless):
             nonce = self._nonce(ROUTES)
             self._book.sent(nonce, flight)
             yield response(ROUTES, nonce, [resource])
         if self._book.decided:
             yield from self._resources(LISTENER)
+
+    def _weights(self) -> Iterator[bytes]:
+        if self._book.accepted is None and self._subscriptions[RUNTIME].accepted:
+            return  # it serves what an earlier operator told it, with the weights that belong to that
+        refused = self._verdicts.refuses(RUNTIME, self._world.layer())  # then it gets the last ones again
+        for message in self._resources(RUNTIME):
+            self._weighing = self._weighed if refused else dict(self._world.weights)
+            yield message
 
     def _resources(self, type_url: str) -> Iterator[bytes]:
         subscription = self._subscriptions[type_url]
@@ -97,7 +119,8 @@ class Session:
         mine = routes.get(key)
         return (
             mine is not None
-            and mine.version == pieces.routes.version
+            and mine.version == self._routes[key].version
+            and self._has_weights(key, pieces)
             and self._has_all(CLUSTER, pieces.clusters.values())
             and self._has_all(ENDPOINTS, pieces.endpoints.values())
         )
@@ -108,12 +131,31 @@ class Session:
             return None
         wanted = self._world.resources[CLUSTER].values()
         usable = {r.name: found for r in wanted if (found := self._verdicts.usable(CLUSTER, r))}
-        return Good(self._book.accepted, usable, tuple(self._wanted[LISTENER].values()))
+        routes = {key: self._with_weights(key, mine) for key, mine in self._book.accepted.items()}
+        return Good(routes, usable, tuple(self._wanted[LISTENER].values()))
+
+    def _with_weights(self, key: Key, mine: Routes) -> Routes:
+        """The same routes with the weights of now."""
+        wanted = self._routes.get(key)
+        return self._world.whole[key] if wanted and wanted.version == mine.version else mine
+
+    def serving(self, key: Key) -> set[str]:
+        """Versions of this ModelDeployment's routes that the router may have, now or soon."""
+        return self._book.serving(key)
 
     def objection(self, key: Key) -> str | None:
         """The router's words if it refused something of this ModelDeployment as it is wanted now."""
         pieces = self._world.pieces(key)
-        return self._verdicts.objection(key, pieces) if pieces else None
+        if pieces is None:
+            return None
+        if self._verdicts.refuses(RUNTIME, self._world.layer()) and not self._has_weights(key, pieces):
+            return f"the router refuses the weights: {self._verdicts.refused[RUNTIME, LAYER][1]}"
+        return self._verdicts.objection(key, self._routes[key], pieces)
+
+    def _has_weights(self, key: Key, pieces: Pieces) -> bool:
+        if not self._weighs or not pieces.weights:
+            return True
+        return self._weighed.get(key, {}).get(pieces.routes.version) == pieces.weights
 
     def _has_all(self, type_url: str, resources: Collection[Resource]) -> bool:
         accepted = self._subscriptions[type_url].accepted
@@ -139,6 +181,8 @@ class Session:
             if culprit := subscription.refuse():
                 self._verdicts.refused[type_url, culprit.name] = (culprit.version, words)
             return
+        if type_url == RUNTIME:
+            self._weighed = self._weighing
         for resource in subscription.accept().resources:
             if resource.name in self._world.resources[type_url]:
                 self._verdicts.accepted[type_url, resource.name] = resource

@@ -6,16 +6,18 @@ routes it has accepted on its own, and what it has refused. A router's state liv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from . import weights
 from .build import Key, Pieces, Routes, route_configuration
-from .wire import CLUSTER, ENDPOINTS, LISTENER, Resource
+from .wire import CLUSTER, ENDPOINTS, LISTENER, RUNTIME, Resource
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of the wish touches: resource names by type, and ModelDeployments whose routes changed."""
+    """What a change of the wish touches: resource names by type, and ModelDeployments whose routes changed, weights
+    included."""
 
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
     routes: frozenset[Key] = frozenset()
@@ -25,15 +27,23 @@ class Change:
 
 
 class World:
-    """The wanted resources of all ModelDeployments, by type and name, and their routes by key."""
+    """The wanted resources of all ModelDeployments, by type and name, and their routes by key.
+
+    `routes` are for routers that take `weights` (by version of the routes) from the runtime, `whole` for those that
+    don't.
+    """
 
     def __init__(self, listeners: list[Resource]) -> None:
         self.resources: dict[str, dict[str, Resource]] = {
             CLUSTER: {},
             ENDPOINTS: {},
             LISTENER: {resource.name: resource for resource in listeners},
+            RUNTIME: {weights.LAYER: weights.layer(())},
         }
         self.routes: dict[Key, Routes] = {}
+        self.whole: dict[Key, Routes] = {}
+        self.weights: dict[Key, Mapping[str, bytes]] = {}
+        self._layer_is_old = False
         self._joined: dict[str, Resource] = {}
         self._owners: dict[str, Key] = {}
         self._pieces: dict[Key, Pieces] = {}
@@ -55,6 +65,14 @@ class World:
             last = self._joined[name] = route_configuration(name, version, routes)
         return last
 
+    def layer(self) -> Resource:
+        """The weights of all, as they are to be now."""
+        if self._layer_is_old:
+            self._layer_is_old = False
+            of_all = [self.weights[key] for key in sorted(self.weights)]
+            self.resources[RUNTIME][weights.LAYER] = weights.layer(held[v] for held in of_all for v in sorted(held))
+        return self.resources[RUNTIME][weights.LAYER]
+
     def conflict(self, key: Key, clusters: Iterable[str]) -> str | None:
         """Why a ModelDeployment can't have these clusters: the name of one is another's."""
         for name in clusters:
@@ -63,40 +81,54 @@ class World:
                 return f"the cluster {name} belongs to the ModelDeployment {'/'.join(owner)}"
         return None
 
-    def set(self, key: Key, pieces: Pieces) -> Change:
-        """Wish for these pieces, whose clusters have no `conflict`, instead of the key's earlier ones."""
+    def set(self, key: Key, pieces: Pieces, serving: Collection[str] = ()) -> Change:
+        """Wish for these pieces, whose clusters have no `conflict`, instead of the key's earlier ones.
+
+        `serving` are the versions of its routes that routers have: those keep their weights until they are gone.
+        """
         old = self._pieces.get(key)
         self._pieces[key] = pieces
         names = {
             CLUSTER: self._replace(CLUSTER, old.clusters if old else {}, pieces.clusters),
             ENDPOINTS: self._replace(ENDPOINTS, old.endpoints if old else {}, pieces.endpoints),
+            RUNTIME: self._weigh(key, pieces.weights, pieces.routes.version, serving),
         }
         for name in names[CLUSTER]:
             if name in pieces.clusters:
                 self._owners[name] = key
             else:
                 del self._owners[name]
-        same = old is not None and old.routes.version == pieces.routes.version
-        if same:
-            return Change(names)
-        self.routes[key] = pieces.routes
-        return Change(names, frozenset({key}))
+        self.routes[key], self.whole[key] = pieces.routes, pieces.whole
+        books = ((p.routes.version, p.whole.version) if p else None for p in (old, pieces))
+        return Change(names, frozenset({key}) if len({*books}) > 1 else frozenset())
 
     def remove(self, key: Key) -> Change:
         """Wish for nothing under this key."""
         old = self._pieces.pop(key, None)
         if old is None:
             return Change()
-        del self.routes[key]
+        del self.routes[key], self.whole[key]
         for name in old.clusters:
             del self._owners[name]
         return Change(
             {
                 CLUSTER: self._replace(CLUSTER, old.clusters, {}),
                 ENDPOINTS: self._replace(ENDPOINTS, old.endpoints, {}),
+                RUNTIME: self._weigh(key, b"", "", ()),
             },
             frozenset({key}),
         )
+
+    def _weigh(self, key: Key, told: bytes, version: str, serving: Collection[str]) -> frozenset[str]:
+        """Put one ModelDeployment's weights into the layer; the layer's name if that changes it."""
+        before = self.weights.pop(key, {})
+        now = {held: piece for held, piece in before.items() if held in serving}
+        if told:
+            now[version] = told
+        if now:
+            self.weights[key] = now
+        self._layer_is_old |= now != before
+        return frozenset({weights.LAYER} if now != before else ())
 
     def _replace(self, type_url: str, old: Mapping[str, Resource], new: Mapping[str, Resource]) -> frozenset[str]:
         """Put `new` in the place of `old`; the names that differ."""
@@ -141,9 +173,9 @@ class Verdicts:
         version, _ = self.refused_routes.get(key, (None, ""))
         return version == routes.version
 
-    def objection(self, key: Key, pieces: Pieces) -> str | None:
+    def objection(self, key: Key, routes: Routes, pieces: Pieces) -> str | None:
         """Why something of this ModelDeployment as it is wanted now was refused; None if nothing was."""
-        if self.refuses_routes(key, pieces.routes):
+        if self.refuses_routes(key, routes):
             return f"the router refuses its routes: {self.refused_routes[key][1]}"
         for type_url, resources in ((CLUSTER, pieces.clusters), (ENDPOINTS, pieces.endpoints)):
             for resource in resources.values() if self.refused else ():

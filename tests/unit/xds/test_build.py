@@ -48,7 +48,8 @@ def test_a_split_is_weighted_clusters_with_the_longest_timeout_of_its_backends()
             "clusters": [
                 {"name": "demo/digits-stable-aaaa1111", "weight": 95},
                 {"name": "demo/digits-candidate-bbbb2222", "weight": 5},
-            ]
+            ],
+            "runtime_key_prefix": build.pieces(SPEC).routes.version,
         },
         "timeout": "7s",
         "idle_timeout": "30s",
@@ -145,28 +146,35 @@ def test_endpoints_are_in_order_and_their_absence_is_said() -> None:
 
 
 def test_versions_follow_content_and_only_that() -> None:
-    def versions(pieces: Pieces) -> list[str]:
-        http = [r for r in (*pieces.clusters.values(), *pieces.endpoints.values()) if not r.name.endswith("/grpc")]
-        return [pieces.routes.version, *(r.version for r in http)]
+    def versions(pieces: Pieces) -> dict[str, str]:
+        return {
+            "routes": pieces.routes.version,
+            "whole": pieces.whole.version,
+            "weights": wire.digest(pieces.weights),
+            **{f"cluster {name}": r.version for name, r in pieces.clusters.items()},
+            **{f"endpoints {name}": r.version for name, r in pieces.endpoints.items()},
+        }
+
+    def changed(spec: RouteSpec) -> set[str]:
+        return {name for name, version in versions(build.pieces(spec)).items() if first[name] != version}
 
     first = versions(build.pieces(SPEC))
-    assert versions(build.pieces(SPEC)) == first
+    assert changed(SPEC) == set()
     moved = replace(SPEC, backends=(replace(STABLE, endpoints=frozenset({Endpoint("127.0.0.1", 1)})), CANDIDATE))
-    assert [a == b for a, b in zip(first, versions(build.pieces(moved)), strict=True)] == [
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]
+    assert {name for name in changed(moved) if not name.endswith("/grpc")} == {"endpoints demo/digits-stable-aaaa1111"}
     heavier = replace(SPEC, split=((STABLE.name, 90), (CANDIDATE.name, 10)))
-    assert [a == b for a, b in zip(first, versions(build.pieces(heavier)), strict=True)] == [
-        False,
-        True,
-        True,
-        True,
-        True,
-    ]
+    assert changed(heavier) == {"whole", "weights"}
+    assert changed(replace(SPEC, split=((STABLE.name, 100),))) == {"whole", "weights"}, "nobody asks the other one now"
+    assert changed(replace(SPEC, timeout_milliseconds=9)) == {"routes", "whole", "weights"}, (
+        "weights are of one version"
+    )
+
+
+def test_sticky_users_have_their_places_in_the_routes() -> None:
+    places = ((STABLE.name, 90), (CANDIDATE.name, 5), (STABLE.name, 5))
+    made = build.pieces(replace(SPEC, sticky=Sticky(header="x-user"), split=places))
+    assert made.weights == b""
+    assert made.routes == made.whole
 
 
 def test_the_version_of_all_routes_does_not_depend_on_their_order() -> None:

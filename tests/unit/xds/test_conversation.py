@@ -106,13 +106,30 @@ def host_of(spec: RouteSpec) -> route_components_pb2.VirtualHost:
     return route_pb2.RouteConfiguration.FromString(build.pieces(spec).routes.host).virtual_hosts[0]
 
 
+def unweighed(host: route_components_pb2.VirtualHost) -> route_components_pb2.VirtualHost:
+    """A router with the layer may have routes with other weights."""
+    copy = route_components_pb2.VirtualHost.FromString(host.SerializeToString())
+    for route in copy.routes:
+        for cluster in route.route.weighted_clusters.clusters:
+            cluster.ClearField("weight")
+    return copy
+
+
+def wished(spec: RouteSpec) -> dict[str, int]:
+    """The weights by cluster; {} where there is one cluster or none."""
+    given = dict(spec.split)
+    named = {f"{spec.namespace}/{name}": given.get(name, 0) for _, name in spec.direct}
+    return named if len(named) > 1 and given else {}
+
+
 class Conversation(RuleBasedStateMachine):
-    """One operator and two routers, each with its own delays in both directions."""
+    """One operator and two routers, each with its own delays in both directions; the second has no layer of weights."""
 
     @initialize()
     def begin(self) -> None:
         self.wanted: dict[Key, RouteSpec] = {}
-        self.routers = {node: ModelRouter(refuses) for node in ("first", "second")}
+        self.routers = {node: ModelRouter(refuses, weighs=node == "first") for node in ("first", "second")}
+        self.wishes: dict[str, list[dict[str, int]]] = {"*": [{}]}
         self.may_vanish: set[str] = set()
         self.start_operator()
 
@@ -129,7 +146,8 @@ class Conversation(RuleBasedStateMachine):
 
     def connect(self, node: str) -> None:
         self.routers[node].connect()
-        self.streams[node] = self.plane.connected(node, "1.40.0", {MAIN})
+        weighs = self.routers[node].weighs
+        self.streams[node] = self.plane.connected(node, "1.40.0", {MAIN}, weighs=weighs)
         self.inboxes[node] = deque()
 
     @rule(spec=specs())
@@ -141,6 +159,7 @@ class Conversation(RuleBasedStateMachine):
         self.wanted[key] = spec
         if is_bad(spec):
             self.may_vanish.add("/".join(key))  # after a restart nobody knows what was accepted before
+        self.wishes.setdefault("/".join(key), []).append(wished(spec))
         self.plane.set(key, spec)
 
     @precondition(lambda self: any(spec.backends for spec in self.wanted.values()))
@@ -177,6 +196,8 @@ class Conversation(RuleBasedStateMachine):
             router.receive(self.inboxes[node].popleft())
             lost = before - set(router.main) - self.may_vanish
             assert not lost, f"{lost} lost their routes"
+            for host in router.main:
+                assert router.weights(host) in self.wishes[host], f"{host}: weights that nobody wished for"
             moved = True
         return moved
 
@@ -187,7 +208,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(["first", "second"]))
     def replace_router(self, node: str) -> None:
-        self.routers[node] = ModelRouter(refuses)
+        self.routers[node] = ModelRouter(refuses, weighs=node == "first")
         self.plane.disconnected(self.streams[node])
         self.connect(node)
 
@@ -207,10 +228,12 @@ class Conversation(RuleBasedStateMachine):
             state = self.plane.programmed(key)
             assert bool(state.rejected) == is_bad(spec), (key, state)
             assert state.acknowledged == (not is_bad(spec)), (key, state)
-        good = {"/".join(key): host_of(spec) for key, spec in self.wanted.items() if not is_bad(spec)}
+        good = {"/".join(key): spec for key, spec in self.wanted.items() if not is_bad(spec)}
         clusters = {n for spec in self.wanted.values() if not is_bad(spec) for n in build.pieces(spec).clusters}
         for router in self.routers.values():
-            assert {name: host for name, host in router.main.items() if name in good} == good
+            found = {name: unweighed(host) for name, host in router.main.items() if name in good}
+            assert found == {name: unweighed(host_of(spec)) for name, spec in good.items()}
+            assert {name: router.weights(name) for name in good} == {n: wished(spec) for n, spec in good.items()}
             assert router.main.keys() - {"*"} <= {"/".join(key) for key in self.wanted}
             assert clusters <= router.warm
             if not any(map(is_bad, self.wanted.values())):
