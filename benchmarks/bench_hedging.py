@@ -1,9 +1,9 @@
 """One of five pods ten times slower, on loopback: `python -m benchmarks.bench_hedging [--seconds 60]`.
 
 A real Envoy, five pods of four requests at a time that take 40 ms (exponentially spread), one of them 400 ms, and an
-open loop at half of what five good ones could do. Three ways in turn, each a few times: as it is; without the slow pod,
-which is what an ejection would do at its best; hedged, with slow pods degraded, by the operator's own decisions from
-the router's own reports.
+open loop at half of what five good ones could do. Four ways in turn, each a few times: as it is; without the slow pod,
+which is what an ejection would do if it knew; ejected, as slow pods are found and looked at again (degraded) by the
+operator's own decisions from the router's own reports, without a hedge; hedged, with slow pods degraded.
 Then the last one with more than the pods can do.
 Prints a table; `--json FILE` keeps the numbers.
 """
@@ -36,7 +36,7 @@ from router_rig import Rig  # noqa: E402
 SECONDS, SLOWER, PODS, SLOTS = 0.04, 10, 5, 4
 CAPACITY = PODS * SLOTS / SECONDS
 BUDGET = 0.05
-WAYS = ("as it is", "without the slow pod", "hedged")
+WAYS = ("as it is", "without the slow pod", "ejected", "hedged")
 
 
 class Queue:
@@ -75,7 +75,7 @@ async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None], aside: li
         gone = degraded.away(book, now)
         others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
         hedge = hedging.decide(hedge, others, pods=PODS - len(gone), slots=SLOTS, budget=BUDGET)
-        after = round(1000 * hedge.after) if hedge.after else None
+        after = round(1000 * hedge.after) if hedge.after and spec.retries.hedged else None
         rig.set(replace(spec, backends=(replace(there, degraded=gone),), hedge_milliseconds=after))
         delays.append(hedge.after)
         aside.append(len(gone))
@@ -99,7 +99,7 @@ async def measure(way: str, seconds: float, seed: int, load: float = 0.5) -> dic
             await rig.router()
             delays: list[float | None] = []
             aside: list[int] = []
-            steering = asyncio.create_task(steer(rig, spec, delays, aside)) if way == "hedged" else None
+            steering = asyncio.create_task(steer(rig, spec, delays, aside)) if way in WAYS[2:] else None
             took: list[float] = []
             failed = 0
 
@@ -147,7 +147,7 @@ async def main(seconds: float, rounds: int) -> list[dict[str, float | str]]:
     found.append(await measure("hedged", seconds, 0, load=1.1) | {"way": "hedged, overloaded"})
     print(" | ".join(f"{k}: {v}" for k, v in found[-1].items()), flush=True)
     middle = {way: statistics.median(float(f["p99 ms"]) for f in found if f["way"] == way) for way in WAYS}
-    for way in WAYS[:2]:
+    for way in WAYS[:3]:
         print(f"p99 hedged / {way}: {middle['hedged'] / middle[way]:.2f}")
     return found
 

@@ -26,6 +26,7 @@ ROWS: Mapping[str, Row] = {
     "killed": pods.killed,
     "killed-idempotent": pods.killed_idempotent,
     "drained": pods.drained,
+    "drained-grpc": pods.drained_grpc,
     "apiserver": outages.apiserver,
     "flooded": edge.flooded,
     "fuzzed": edge.fuzzed,
@@ -36,6 +37,8 @@ ROWS: Mapping[str, Row] = {
     **{f"etcd-{seconds}": outages.etcd(seconds) for seconds in (30, 60, 120)},
     "sticky": users.sticky,
     "cut": pods.cut,
+    "flooded-off": edge.flooded_off,
+    "rolled-off": changes.rolled_off,
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, SECOND_WAITING, WAITING, World
-from benchmarks.traffic.prober import RATE, Probe, lost, probing, serving, waiting
+from benchmarks.traffic.pods import kill
+from benchmarks.traffic.prober import RATE, Probe, all_ready, lost, probing, serving, waiting
 from inflight_demo import ready
 from inflight_demo.cluster import SYSTEM
 from inflight_demo.console import Console
@@ -33,7 +35,7 @@ async def rolled(world: World, console: Console) -> list[Result]:
 
     async with serving(world, waiting(name, {"main": 100}, 3)), probing(world, name) as probe:
 
-        async def replace() -> None:
+        async def again() -> None:
             nonlocal times
             times += 1
             key = SECOND_WAITING if times % 2 else WAITING
@@ -43,9 +45,25 @@ async def rolled(world: World, console: Console) -> list[Result]:
             probe.mark(f"rollout {times} done")
             console.progress(probe.asked, world.some(_ENOUGH, 500), "requests")
 
-        await _until_enough(world, probe, replace)
+        await _until_enough(world, probe, again)
     what = "a variant rolled to a new model, again and again"
     return [lost("rolled", what, probe, world, at_least=_ENOUGH, rollouts=times)]
+
+
+async def rolled_off(world: World, console: Console) -> list[Result]:
+    """`rolled` with its protections taken away: the old pods go before the new ones are there, and without a drain.
+    With the drain alone nothing fails as long as new pods are ready before it is over. It has to fail."""
+    name = "rolled-off"
+    async with serving(world, waiting(name, {"main": 100}, 3)), probing(world, name) as probe:
+        await asyncio.sleep(world.some(20, 2))
+        for pod in await world.kube.list_all("Pod", NAMESPACE, f"{OWNER}={name}"):
+            kill(pod)
+        probe.mark("killed")
+        await asyncio.sleep(5)
+        await world.kube.wait_until(lambda: all_ready(world, name), "the pods are replaced", seconds=180)
+        console.say(f"{len(probe.run.failed)} failed")
+    result = lost(name, "the same with the old pods gone first, at once", probe, world, at_least=3_000)
+    return [replace(result, goal="fails", kept=bool(probe.run.failed))]
 
 
 async def weights(world: World, console: Console) -> list[Result]:

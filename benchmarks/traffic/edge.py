@@ -7,12 +7,13 @@ import random
 import socket
 import struct
 from collections import Counter
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World
 from benchmarks.traffic.malformed import CUT_OFF, WAITS, expected, malformed
-from benchmarks.traffic.prober import lost, probing, serving, waiting
+from benchmarks.traffic.prober import Probe, lost, probing, serving, waiting
 from inflight_demo.console import Console
 
 _FLOOD = 800.0
@@ -30,16 +31,35 @@ async def flooded(world: World, console: Console) -> list[Result]:
         async with probing(world, "calm", rate=_OTHERS) as calm, probing(world, "flood", rate=_FLOOD) as other:
             await asyncio.sleep(seconds)
         console.say(f"the flood: {dict(other.run.why())}, {len(other.run.ok)} answered")
-    result = lost(
-        "flooded",
-        f"one tenant at {_FLOOD:.0f}/s, ten times what it can do, another one at {_OTHERS:.0f}/s",
+    what = f"one tenant at {_FLOOD:.0f}/s, ten times what it can do, another one at {_OTHERS:.0f}/s"
+    return [_others(world, "flooded", what, calm, other)]
+
+
+async def flooded_off(world: World, console: Console) -> list[Result]:
+    """The same without what keeps tenants apart: both ask one ModelDeployment, and share its queue. It has to fail."""
+    flood = waiting("flood", {"main": 100}, 2, wait=25, concurrency=1)
+    seconds = world.some(60, 5)
+    async with (
+        serving(world, flood),
+        probing(world, "flood", rate=_OTHERS) as calm,
+        probing(world, "flood", rate=_FLOOD) as other,
+    ):
+        await asyncio.sleep(seconds)
+    console.say(f"the flood: {dict(other.run.why())}, {len(other.run.ok)} answered")
+    result = _others(world, "flooded-off", "the same where both ask one ModelDeployment", calm, other)
+    return [replace(result, goal="fails", kept=not result.kept)]
+
+
+def _others(world: World, row: str, what: str, calm: Probe, other: Probe) -> Result:
+    return lost(
+        row,
+        what,
         calm,
         world,
         at_least=int(_OTHERS * 60 * 0.95),
         allowed=int(_OTHERS * 60 / 1000),
         flood={"answered": len(other.run.ok), **other.run.why()},
     )
-    return [result]
 
 
 async def fuzzed(world: World, console: Console) -> list[Result]:

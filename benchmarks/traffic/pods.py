@@ -6,8 +6,14 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
 
 from benchmarks.control.result import Result
 from benchmarks.control.world import NAMESPACE, World
@@ -16,8 +22,9 @@ from inflight_demo.console import Console
 from inflight_probe import pods
 from inflight_probe.infer import output, request_body, sender, session, through
 from inflight_probe.kube import Object, condition
-from inflight_probe.load import Run, Send, open_loop
+from inflight_probe.load import Reply, Run, Send, open_loop
 from inflight_probe.scaling import OWNER
+from model_server.grpc_api.messages import ModelInferRequest, ModelInferResponse
 
 _ENOUGH = 10_000
 _TIMES = 20
@@ -59,7 +66,7 @@ async def _killed(world: World, console: Console, row: str, *, idempotent: bool)
             found = await _ready(world, row)
             pod = found[number % len(found)]
             kills.append(time.perf_counter() - probe.began)
-            _kill(pod)
+            kill(pod)
             await asyncio.sleep(2)
             await world.kube.wait_until(lambda: all_ready(world, row), "the pod is back", seconds=180)
             console.progress(number + 1, times, "pods killed")
@@ -100,14 +107,60 @@ async def drained(world: World, console: Console) -> list[Result]:
     ]
 
 
+async def drained_grpc(world: World, console: Console) -> list[Result]:
+    """The same by gRPC, through the same port of the router: calls of 20 s, all on one connection."""
+
+    async def delete(pod: Object) -> None:
+        await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
+
+    count, name = world.some(100, 10), "drained-grpc"
+    async with calling(world, name) as send:
+        right, asked, why = await _leaving_at_work(world, console, name, count, delete, call=send)
+    return [
+        Result(
+            suite="traffic",
+            row=name,
+            what="gRPC calls of 20 s on pods that are deleted half way",
+            goal="100 of 100 answered right",
+            measured=f"{right} of {asked}",
+            kept=right == asked == count,
+            data={"why": why},
+            quick=world.quick,
+        )
+    ]
+
+
+@asynccontextmanager
+async def calling(world: World, name: str) -> AsyncIterator[Send]:
+    """Asks by gRPC, without retries; each call carries a number that the answer has to send back."""
+    host = urlsplit(world.router)
+    options = (("grpc.default_authority", f"{name}.{NAMESPACE}"), ("grpc.enable_retries", 0))
+    async with grpc.aio.insecure_channel(f"{host.hostname}:{host.port or 80}", options=options) as channel:
+        infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        async def send(number: int) -> Reply:
+            asked = ModelInferRequest(model_name=name)
+            asked.inputs.add(name="x", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(number)
+            call = infer(asked.SerializeToString(), timeout=90)
+            try:
+                answer = ModelInferResponse.FromString(await call)
+            except grpc.aio.AioRpcError as error:
+                return Reply(0, f"{error.code().name}: {error.details()}"[:120])
+            headers = dict(await call.initial_metadata())
+            variant, revision = (str(headers.get(f"x-inflight-{what}", "")) for what in ("variant", "revision"))
+            return Reply(200, "", variant, revision, answer.outputs[0].contents.fp32_contents[0])
+
+        yield send
+
+
 async def cut(world: World, console: Console) -> list[Result]:
     """`drained` with its protection taken away: no drain. It has to fail, or `drained` says nothing."""
 
-    async def kill(pod: Object) -> None:
-        _kill(pod)
+    async def leave(pod: Object) -> None:
+        kill(pod)
 
     count = world.some(20, 10)
-    right, asked, why = await _leaving_at_work(world, console, "cut", count, kill)
+    right, asked, why = await _leaving_at_work(world, console, "cut", count, leave)
     return [
         Result(
             suite="traffic",
@@ -123,15 +176,22 @@ async def cut(world: World, console: Console) -> list[Result]:
 
 
 async def _leaving_at_work(
-    world: World, console: Console, name: str, count: int, leave: Callable[[Object], Awaitable[None]]
+    world: World,
+    console: Console,
+    name: str,
+    count: int,
+    leave: Callable[[Object], Awaitable[None]],
+    *,
+    call: Send | None = None,
 ) -> tuple[int, int, dict[str, int]]:
-    """So many long requests, twenty at a time, on two pods, one of which leaves half way. (right answers, requests, why
-    the others failed)"""
+    """So many long requests, twenty at a time, on two pods, one of which leaves half way; by HTTP, or as `call` does
+    it. (right answers, requests, why the others failed)"""
     wait = world.some(20_000, 3_000)
     made = waiting(name, {"main": 100}, 2, wait=wait, timeout=60_000)
     async with serving(world, made), session(timeout_seconds=90) as http:
         bodies = [request_body("x", [[float(n)]]) for n in range(count)]
-        send = sender(http, through(world.router, NAMESPACE, name), bodies, lambda _n, answer: output(answer))
+        target = through(world.router, NAMESPACE, name)
+        send = call or sender(http, target, bodies, lambda _n, answer: output(answer))
         running: list[Run] = []
         for first in range(0, count, 20):
             some = min(20, count - first)
@@ -154,7 +214,7 @@ def _from(send: Send, first: int) -> Send:
     return lambda number: send(first + number)
 
 
-def _kill(pod: Object) -> None:
+def kill(pod: Object) -> None:
     """Its server's processes get SIGKILL, and nobody is told."""
     for pid in pods.processes(pod["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from math import log
 from statistics import median_low
 from typing import Final
 
@@ -26,11 +27,13 @@ FIRST: Final = 3.0
 LEAST: Final = 1.5
 MOST: Final = 20.0
 """Of the median pod's latency: between what the delay stays."""
+AIM: Final = 0.8
+"""Of the budget: what is counted of ten seconds is one part in ten too much or too little by chance."""
 LATER: Final = 1.5
 SOONER: Final = 0.8
-"""How it changes when more was asked twice than the budget allows, and when less than half of that was."""
+"""How much it changes at once, at most."""
 _WORTH_TELLING: Final = 0.15
-"""A delay that changes by less stays as it is: routes are told to the routers whole."""
+"""A delay that changes by less stays as it is, within the budget: routes are told to the routers whole."""
 _PATIENCE: Final = 12
 _MOST_LESSONS: Final = 6
 _ENOUGH_PER_SECOND: Final = 2.0
@@ -75,7 +78,7 @@ def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: i
     if before.after is None:
         return Hedge(FIRST * base)
     twice = (sum(pace.sent for pace in paces) - answered) / answered
-    return _next(before, before.after, twice / budget, base)
+    return _next(before, before.after * _changed_by(twice, budget), twice > budget, base)
 
 
 def used(paces: Collection[Pace], pods: int, slots: int) -> float:
@@ -87,15 +90,21 @@ def used(paces: Collection[Pace], pods: int, slots: int) -> float:
     return median_low([*(pace.in_progress for pace in paces), *quiet] or [0.0]) / slots
 
 
-def _next(before: Hedge, after: float, spent: float, base: float) -> Hedge:
-    """The next delay, where that share of the budget was `spent`: what was sent and not answered was asked twice, and
-    its loser cancelled."""
+def _changed_by(twice: float, budget: float) -> float:
+    """So that AIM of the budget will be asked twice, if as few requests take much longer as of an exponential time."""
+    if not 0 < twice < 1:
+        return LATER if twice > 0 else SOONER
+    return min(max(log(AIM * budget) / log(twice), SOONER), LATER)
+
+
+def _next(before: Hedge, wanted: float, too_much: bool, base: float) -> Hedge:
+    """The next delay; `too_much` was asked twice with this one: sent and not answered, since its loser was cancelled."""
+    after = before.after or 0.0
     waits = replace(before, patience=max(0, before.patience - 1))
-    wanted = after * (LATER if spent > 1 else SOONER if spent < 0.5 else 1.0)
     wanted = min(max(wanted, LEAST * base), MOST * base)
-    if abs(wanted - after) < _WORTH_TELLING * after:
+    if abs(wanted - after) < _WORTH_TELLING * after and not (too_much and wanted > after):
         return waits
-    if wanted > after and spent > 1:
+    if wanted > after and too_much:
         lesson = min(before.lesson + 1, _MOST_LESSONS)
         return Hedge(wanted, too_soon=after, patience=_PATIENCE * 2**lesson, lesson=lesson)
     if before.patience and wanted <= before.too_soon * (1 + _WORTH_TELLING):
