@@ -35,14 +35,14 @@ async def applied(world: World, console: Console) -> list[Result]:
             for number in range(count):
                 name = f"fleet-{number:03d}"
                 sent = time.perf_counter()
-                await world.kube.apply(_placeless(name))
+                await world.kube.apply(placeless(name))
                 last = await arrivals.all_of([(kind, name) for kind in _CHILDREN], seconds=30)
                 took.append(1000 * (last - sent))
                 console.progress(number + 1, count, "ModelDeployments applied")
         await asyncio.sleep(world.some(60, 5))
         full = await operator_mib(world.kube)
     finally:
-        await _remove_all(world.kube)
+        await remove_all(world.kube)
     return [_children(took, world.quick), _memory(idle, full, count, world.quick)]
 
 
@@ -57,7 +57,8 @@ def _keys(kind: str):  # type: ignore[no-untyped-def]
     return keys
 
 
-def _placeless(name: str) -> Object:
+def placeless(name: str) -> Object:
+    """A ModelDeployment whose pods have no node to run on."""
     nowhere = {"nodeSelector": {"inflight.dev/benchmark": "no-such-node"}}
     return deployment(name, [variant("main", 100, "digits/1/model.onnx")], {"podTemplate": nowhere})
 
@@ -67,7 +68,8 @@ async def operator_mib(kube: Kube) -> float:
     return pods.resident_bytes((await operators.leader(kube, SYSTEM))["metadata"]["uid"]) / 2**20
 
 
-async def _remove_all(kube: Kube) -> None:
+async def remove_all(kube: Kube, seconds: float = 180) -> None:
+    """All that is called fleet-*, and its children."""
     for found in await kube.list_all("ModelDeployment", NAMESPACE):
         if found["metadata"]["name"].startswith("fleet-"):
             await kube.delete("ModelDeployment", NAMESPACE, found["metadata"]["name"])
@@ -76,7 +78,7 @@ async def _remove_all(kube: Kube) -> None:
         left = await kube.list_all("Deployment", NAMESPACE)
         return not any(d["metadata"]["name"].startswith("fleet-") for d in left)
 
-    await kube.wait_until(gone, "the fleet's children are collected", seconds=180, every=1)
+    await kube.wait_until(gone, "the fleet's children are collected", seconds=seconds, every=1)
 
 
 def _children(took: list[float], quick: bool) -> Result:

@@ -30,14 +30,20 @@ class Router:
         self.name = name
         self._http = http
 
-    async def weights(self, namespace: str, name: str) -> Mapping[str, int]:
-        """Weights in force for a ModelDeployment, by Envoy cluster (`<namespace>/<revision>`); {} if it has none."""
+    async def split(self, namespace: str, name: str) -> Mapping[str, str]:
+        """Where a ModelDeployment's weights are in the runtime: keys by Envoy cluster (`<namespace>/<revision>`); {} if
+        it has no split."""
         dump = await self._get("/config_dump", resource="dynamic_route_configs")
         for entry in dump.get("configs", []):
             for host in entry["route_config"].get("virtual_hosts", []):
                 if entry["route_config"]["name"] == "inflight" and host["name"] == f"{namespace}/{name}":
-                    return _weights(host["routes"][0])
+                    return _keys(host["routes"][0])
         return {}
+
+    async def weights(self, split: Mapping[str, str]) -> Mapping[str, int]:
+        """Those in force, by Envoy cluster."""
+        entries = (await self._get("/runtime")).get("entries", {})
+        return {cluster: int(entries[key]["final_value"]) for cluster, key in split.items() if key in entries}
 
     async def endpoints(self, prefix: str) -> set[str]:
         """Addresses (ip:port) of all endpoints of the clusters whose name starts with `prefix`."""
@@ -53,11 +59,9 @@ class Router:
             return decoded
 
 
-def _weights(route: Mapping[str, Any]) -> Mapping[str, int]:
-    action = route.get("route", {})
-    if "cluster" in action:
-        return {action["cluster"]: 100}
-    return {c["name"]: c["weight"] for c in action.get("weighted_clusters", {}).get("clusters", [])}
+def _keys(route: Mapping[str, Any]) -> Mapping[str, str]:
+    split = route.get("route", {}).get("weighted_clusters", {})
+    return {c["name"]: f"{split['runtime_key_prefix']}.{c['name']}" for c in split.get("clusters", [])}
 
 
 @asynccontextmanager

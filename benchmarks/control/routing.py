@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.control import routers
 from benchmarks.control.arrivals import watching
@@ -19,31 +20,54 @@ from inflight_probe.stats import percentile
 _GOAL_MILLISECONDS = 500
 
 
+@dataclass(frozen=True)
+class Took:
+    """Milliseconds until both routers had a weight in force: since the PATCH was sent, and since its reply."""
+
+    sent: list[float]
+    replied: list[float]
+
+
 async def patched(world: World, console: Console) -> list[Result]:
     """Weight patched → both routers have it in force. From sending the PATCH; each change is a new split."""
     name, count = "weights", world.some(200, 10)
+    async with world.deployed(of_two(name)):
+        took = await patching(world, console, name, count)
+    return [_result("weights", f"weight patched → in force in both routers (p99 of {count})", took.sent, world.quick)]
+
+
+def of_two(name: str) -> Object:
+    """A ModelDeployment with a split."""
     both = [variant("stable", 95, "digits/1/model.onnx"), variant("candidate", 5, "digits/2/model.onnx")]
-    took = []
-    async with world.deployed(deployment(name, both, {})), routers.opened(world.kube) as found:
+    return deployment(name, both, {})
+
+
+async def patching(world: World, console: Console, name: str, count: int) -> Took:
+    """So many new weights of what `of_two` made, one after the other."""
+    took = Took([], [])
+    async with routers.opened(world.kube) as found:
+        splits = {router: await router.split(NAMESPACE, name) for router in found}
+        assert all(splits.values()), f"a router has no split of {name}"
+
+        async def look(router: Router) -> Iterable[Hashable]:
+            return [tuple(sorted((await router.weights(splits[router])).values()))]
+
         for number in range(count):
             stable = 90 - number % 80
             patch = [
                 {"op": "replace", "path": "/spec/variants/0/weight", "value": stable},
                 {"op": "replace", "path": "/spec/variants/1/weight", "value": 100 - stable},
             ]
-
-            async def look(router: Router) -> Iterable[Hashable]:
-                in_force = await router.weights(NAMESPACE, name)
-                return [tuple(sorted(in_force.values()))]
-
             goal = tuple(sorted((stable, 100 - stable)))
             async with routers.polling(found, look) as arrivals:
                 sent = time.perf_counter()
                 await world.kube.patch("ModelDeployment", NAMESPACE, name, patch)
+                replied = time.perf_counter()
                 last = await arrivals.all_of([(router.name, goal) for router in found], seconds=30)
-            took.append(1000 * (last - sent))
+            took.sent.append(1000 * (last - sent))
+            took.replied.append(max(0.0, 1000 * (last - replied)))
             console.progress(number + 1, count, "weights patched")
-    return [_result("weights", f"weight patched → in force in both routers (p99 of {count})", took, world.quick)]
+    return took
 
 
 async def ready_endpoints(world: World, console: Console) -> list[Result]:

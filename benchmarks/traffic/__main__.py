@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from benchmarks.control.result import Result, load_all
 from benchmarks.control.runner import Row, conclude, measure
-from benchmarks.traffic import changes, charts, edge, latency, loopback, numbers, outages, pods, tail, users
+from benchmarks.traffic import changes, charts, crowd, edge, latency, loopback, numbers, outages, pods, tail, users
 from inflight_demo.console import Console
 
 ROWS: Mapping[str, Row] = {
@@ -34,6 +34,7 @@ ROWS: Mapping[str, Row] = {
     "hedged": loopback.hedged,
     "slow-pod": tail.slow_pod,
     "fleet": loopback.fleet,
+    "crowded": crowd.crowded,
     **{f"etcd-{seconds}": outages.etcd(seconds) for seconds in (30, 60, 120)},
     "sticky": users.sticky,
     "cut": pods.cut,

@@ -12,6 +12,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "numbers-traffic.md"
 
 ROWS: Mapping[str, str] = {
     "rolled": "a variant rolled to a new model",
+    "rolled-off": "the same, and the old pods go first",
     "weights": "weight 0 → 10 → 50 → 100 → 0 %",
     "routers": "rollout of the routers",
     "operators": "rollout of the operators",
@@ -20,18 +21,21 @@ ROWS: Mapping[str, str] = {
     "killed": "20 pods killed (SIGKILL)",
     "killed-idempotent": "20 pods killed, idempotent",
     "drained": "requests of 20 s across a drain",
+    "drained-grpc": "gRPC calls of 20 s across a drain",
     "cut": "the same, and the pods are killed",
     "apiserver": "API server down for 60 s",
     "etcd-30": "etcd stopped for 30 s, 5 times",
     "etcd-60": "etcd stopped for 60 s, 5 times",
     "etcd-120": "etcd stopped for 120 s, 5 times",
     "flooded": "one tenant at ten times what it can do",
+    "flooded-off": "the same, both on one ModelDeployment",
     "fuzzed": "100,000 malformed requests",
     "sticky": "10,000 sticky users at 95/5 and then at 90/10",
     "latency": "the router's added latency and its limit",
     "hedged": "one of 5 pods 10x slow, hedged",
     "slow-pod": "one slow pod of 5 on the cluster",
     "fleet": "1,000 ModelDeployments, one changed",
+    "crowded": "the same on the cluster",
 }
 """Every row of the table, in its order."""
 
@@ -58,7 +62,13 @@ No operator for ten minutes, and a router replaced meanwhile: [numbers-install.m
 
 ## Protections taken away, and what then fails
 
-- `deleted`, `scaled`: without a drain it is `killed`, 12 of 47,755. `drained`: without it `cut`.
+- `rolled`: `rolled-off`. `flooded`: `flooded-off`. Both must fail, and are in the table.
+- `deleted`, `scaled`: without a drain it is `killed`. `drained`, `drained-grpc`: without it `cut`.
+- `weights`, and every other change of routes: told before the clusters that they lead to, requests fail
+  (tests/component/xds/test_changes.py, `a_revision_is_replaced`, with the order in session.py turned round). Weights
+  that outlive or outrun their routes: tests/unit/xds/test_weights.py fails with either protection off.
+- `operators`, `apiserver`: an operator that answers routers before it has read everything takes their routes away
+  (`a_new_operator_with_the_same_world_changes_nothing`, with the wait in ads.py taken out).
 - `killed-idempotent`: without `idempotent` it is `killed`.
 - `routers`: killed instead of drained, 18 of 10,001 fail ([numbers-install.md](numbers-install.md)).
 - `etcd-30`: with operators that stood for leader only until their second lost Lease (a fault of ours until
@@ -72,17 +82,20 @@ No operator for ten minutes, and a router replaced meanwhile: [numbers-install.m
   draws every one; where nothing is tried elsewhere refusals reach the client ([ADR
   20](adr/0020-what-one-pod-refuses-another-is-asked.md), tests/component/xds/test_retries.py).
 
-## Why some are missed
+## What to know of some
 
-- `latency`: everything runs on two cores, the pod's own p99 is 2 to 5 ms. Until 2026-11-27 the requests came 64 at
-  once (p50 4 ms added), and the plain Envoy was asked over loopback. The listener's rules, headers and filters cost a
-  request some 25 % more CPU than a bare Envoy; that they come over xDS, with load reports four times a second, 7 %.
-- `fleet`: one route configuration has all ModelDeployments, so a changed weight is as much work for a router as there
-  are of them, and both routers and the operator share two cores here. Weights alone by runtime discovery (RTDS) would
-  not grow; not built.
+- `latency`: everything runs on two cores. Until 2026-11-27 the requests came 64 at once (p50 4 ms added), and on
+  another machine of this size the row was missed: p50 0.42 ms, p99 3.4 ms, of a pod whose own p99 was 2 to 5 ms. So
+  what a bare Envoy adds is measured beside it. The listener's rules, headers and filters cost a request more CPU than a
+  bare Envoy; that they come over xDS, with load reports four times a second, 7 %.
+- `fleet`: until weights went to routers beside their routes ([ADR
+  23](adr/0023-weights-go-to-routers-beside-their-routes.md)) the p99 was 212 ms, and grew with the number of
+  ModelDeployments. It is timed from the control plane's wish to the acknowledgement of both routers; `crowded` is on the
+  cluster, from a PATCH's reply until both Envoys' `/runtime` has it, but its other ModelDeployments have no pods, so no
+  weights either.
 - `hedged`: the time of a request is spread exponentially here, so who has waited has learned nothing: with a
-  twentieth of the requests asked twice 0.8x of "without the slow pod" is the most that can be had (P(T > d) = 5 %,
-  then two at once). One run of three was over the budget by 0.1 %.
+  twentieth of the requests asked twice 0.8x of "had it never been there" is the most that can be had (P(T > d) = 5 %,
+  then two at once). "Ejected" finds the slow pod by itself, and looks at it again after 20, 40, 80 ... seconds.
 """
 
 

@@ -77,6 +77,7 @@ def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: i
     base = median_low(latencies)
     if before.after is None:
         return Hedge(FIRST * base)
+    # What was sent and not answered was asked twice, and its loser cancelled.
     twice = (sum(pace.sent for pace in paces) - answered) / answered
     return _next(before, before.after * _changed_by(twice, budget), twice > budget, base)
 
@@ -98,7 +99,7 @@ def _changed_by(twice: float, budget: float) -> float:
 
 
 def _next(before: Hedge, wanted: float, too_much: bool, base: float) -> Hedge:
-    """The next delay; `too_much` was asked twice with this one: sent and not answered, since its loser was cancelled."""
+    """The next delay; `too_much` was asked twice with this one."""
     after = before.after or 0.0
     waits = replace(before, patience=max(0, before.patience - 1))
     wanted = min(max(wanted, LEAST * base), MOST * base)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.control import change, refusal, step
 from benchmarks.control.arrivals import Arrivals, watching
-from benchmarks.control.routers import _weights
+from benchmarks.control.routers import Router
 from benchmarks.control.routing import _ready_addresses
 from benchmarks.control.world import World
 from inflight_demo.loadstep import Phase, Sample, Trace
@@ -89,17 +89,36 @@ async def test_watches_note_what_is_there_and_not_what_goes():
 @pytest.mark.parametrize(
     ("route", "weights"),
     [
-        pytest.param({"route": {"cluster": "demo/a"}}, {"demo/a": 100}, id="one backend"),
+        pytest.param({"route": {"cluster": "demo/a"}}, {}, id="one backend"),
         pytest.param(
-            {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 95}, {"name": "b", "weight": 5}]}}},
-            {"a": 95, "b": 5},
+            {
+                "route": {
+                    "weighted_clusters": {
+                        "clusters": [{"name": "a", "weight": 95}, {"name": "b", "weight": 5}],
+                        "runtime_key_prefix": "v1",
+                    }
+                }
+            },
+            {"a": 90, "b": 10},
             id="two backends",
         ),
         pytest.param({"direct_response": {"status": 503}}, {}, id="nobody"),
     ],
 )
-def test_weights_are_read_from_envoys_own_words(route, weights):
-    assert _weights(route) == weights
+async def test_weights_are_read_from_envoys_own_words(route, weights, monkeypatch):
+    host = {"name": "demo/digits", "routes": [route]}
+    told = {
+        "/config_dump": {"configs": [{"route_config": {"name": "inflight", "virtual_hosts": [host]}}]},
+        "/runtime": {"entries": {"v1.a": {"final_value": "90"}, "v1.b": {"final_value": "10"}, "v0.a": {}}},
+    }
+    router = Router("r", None)
+
+    async def get(path, **_query):
+        return told[path]
+
+    monkeypatch.setattr(router, "_get", get)
+    assert await router.weights(await router.split("demo", "digits")) == weights
+    assert await router.split("demo", "other") == {}
 
 
 def test_only_ready_endpoints_on_the_http_port_count():
