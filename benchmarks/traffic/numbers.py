@@ -90,7 +90,7 @@ No operator for ten minutes, and a router replaced meanwhile: [numbers-install.m
   bare Envoy; that they come over xDS, with load reports four times a second, 7 %.
 - `fleet`: until weights went to routers beside their routes ([ADR
   23](adr/0023-weights-go-to-routers-beside-their-routes.md)) the p99 was 212 ms, and grew with the number of
-  ModelDeployments. It is timed from the control plane's wish to the acknowledgement of both routers; `crowded` is on the
+  ModelDeployments. It is timed from the control plane's wish to both routers' acknowledgement; `crowded` is on the
   cluster, from a PATCH's reply until both Envoys' `/runtime` has it, but its other ModelDeployments have no pods, so no
   weights either.
 - `hedged`: the time of a request is spread exponentially here, so who has waited has learned nothing: with a
