@@ -34,6 +34,8 @@ SOONER: Final = 0.8
 """How much it changes at once, at most."""
 _WORTH_TELLING: Final = 0.15
 """A delay that changes by less stays as it is, within the budget: routes are told to the routers whole."""
+_LESSON: Final = 1.2
+"""Of the budget: with more it was not by chance that the delay was too short."""
 _PATIENCE: Final = 12
 _MOST_LESSONS: Final = 6
 _ENOUGH_PER_SECOND: Final = 2.0
@@ -79,7 +81,7 @@ def decide(before: Hedge, paces: Collection[Pace] | None, *, pods: int, slots: i
         return Hedge(FIRST * base)
     # What was sent and not answered was asked twice, and its loser cancelled.
     twice = (sum(pace.sent for pace in paces) - answered) / answered
-    return _next(before, before.after * _changed_by(twice, budget), twice > budget, base)
+    return _next(before, before.after, twice / budget, _changed_by(twice, budget), base)
 
 
 def used(paces: Collection[Pace], pods: int, slots: int) -> float:
@@ -98,16 +100,17 @@ def _changed_by(twice: float, budget: float) -> float:
     return min(max(log(AIM * budget) / log(twice), SOONER), LATER)
 
 
-def _next(before: Hedge, wanted: float, too_much: bool, base: float) -> Hedge:
-    """The next delay; `too_much` was asked twice with this one."""
-    after = before.after or 0.0
+def _next(before: Hedge, after: float, spent: float, factor: float, base: float) -> Hedge:
+    """The delay after this one, with which that share of the budget was `spent`."""
     waits = replace(before, patience=max(0, before.patience - 1))
-    wanted = min(max(wanted, LEAST * base), MOST * base)
-    if abs(wanted - after) < _WORTH_TELLING * after and not (too_much and wanted > after):
-        return waits
-    if wanted > after and too_much:
+    wanted = min(max(after * factor, LEAST * base), MOST * base)
+    if wanted > after and spent > _LESSON:
         lesson = min(before.lesson + 1, _MOST_LESSONS)
         return Hedge(wanted, too_soon=after, patience=_PATIENCE * 2**lesson, lesson=lesson)
+    if wanted > after and spent > 1:
+        return replace(waits, after=wanted)
+    if abs(wanted - after) < _WORTH_TELLING * after:
+        return waits
     if before.patience and wanted <= before.too_soon * (1 + _WORTH_TELLING):
         return waits
     return replace(waits, after=wanted)

@@ -32,7 +32,7 @@ _Hash: TypeAlias = route_components_pb2.RouteAction.HashPolicy
 
 def shared(spec: RouteSpec) -> list[str]:
     """The backends among which requests are split by chance: all that answer for a variant, also with the weight 0, so
-    that a variant that gets its first weight is a change of weights only. None when nobody can answer."""
+    that a variant that gets its first weight is a change of weights only. Empty when nobody can answer."""
     names = [name for _, name in spec.direct] + [name for name, _ in spec.split]
     return list(dict.fromkeys(names)) if spec.split else []
 
@@ -52,11 +52,11 @@ class Below:
 
     def all(self) -> list[route_components_pb2.Route]:
         """Of the rules and of the split."""
-        shared = self._shared()
+        by_split = self._by_split()
         if self.spec.mirror and self.spec.split:
-            for route in shared:
+            for route in by_split:
                 self._mirror(route.route, self.spec.mirror)
-        return [*map(self._ruled, self.spec.rules), *shared]
+        return [*map(self._ruled, self.spec.rules), *by_split]
 
     def to(self, backend: str) -> route_components_pb2.Route:
         """One backend answers all."""
@@ -70,7 +70,7 @@ class Below:
             headers.append(_Header(name=rule.header, string_match=string_pb2.StringMatcher(exact=rule.exact)))
         return self._route(((rule.backend, 100),), headers, rule.path)
 
-    def _shared(self) -> list[route_components_pb2.Route]:
+    def _by_split(self) -> list[route_components_pb2.Route]:
         sticky, split = self.spec.sticky, self.spec.split
         if sticky is None or len(split) < 2:
             return [self._route([(name, None) for name in shared(self.spec)], hedged=True)]
@@ -135,7 +135,8 @@ class Below:
         return [base_pb2.HeaderValueOption(header=header, append_action=overwrite)]
 
     def _action(self, split: Split, *, hedged: bool) -> route_components_pb2.RouteAction:
-        timeout = max(self._timeouts[name] for name, _ in split)
+        asked = dict(self.spec.split)
+        timeout = max(self._timeouts[name] for name, weight in split if weight is not None or name in asked)
         if (most := self.spec.timeout_milliseconds) is not None:
             timeout = min(timeout, most + GRACE_MILLISECONDS)
         action = route_components_pb2.RouteAction(

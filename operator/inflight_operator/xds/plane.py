@@ -92,7 +92,7 @@ class ControlPlane:
         self._specs.pop(key, None)
         self._invalid.pop(key, None)
         before = self._world.pieces(key)
-        self._changed(self._world.remove(key))
+        self._changed(self._world.remove(key, self._serving(key)))
         for verdicts in self._verdicts.values():
             verdicts.forget(key)
         self._forget_resources(before, None)
@@ -159,6 +159,8 @@ class ControlPlane:
         """Call back for all that has become known."""
         for key in list(self._waiting):
             state = self._state(key)
+            if state.acknowledged:
+                self._changed(self._world.settle(key))
             if state.acknowledged or state.rejected is not None:
                 self._waiting.discard(key)
                 self._on_programmed(key)

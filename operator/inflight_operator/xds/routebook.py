@@ -79,14 +79,20 @@ class RouteBook:
                 return
 
     def mark(self, keys: Collection[Key]) -> None:
-        """The wanted routes of these have changed, or only what isn't told with them."""
-        versions = {key: [book[key].version for book in (self._wanted, self._main) if key in book] for key in keys}
-        self._unmerged.update(key for key, found in versions.items() if len(found) != 2 or found[0] != found[1])
+        """The wanted routes of these have changed. Of the same version they have only other weights: those go along
+        with the next change."""
+        for key in keys:
+            wanted, merged = self._wanted.get(key), self._main.get(key)
+            if wanted and merged and wanted.version == merged.version:
+                self._main[key] = wanted
+                self._unmerged.discard(key)
+            else:
+                self._unmerged.add(key)
 
     def next(
-        self, ready: Callable[[frozenset[str]], bool], hopeless: Callable[[Key], bool]
+        self, ready: Callable[[Key, Routes], bool], hopeless: Callable[[Key], bool]
     ) -> list[tuple[Resource, Flight]]:
-        """What to send now. `ready` tells whether routes to these clusters may be merged, `hopeless` whether
+        """What to send now. `ready` tells whether these routes may be merged, `hopeless` whether
         something that a ModelDeployment needs has been refused."""
         self._merge(ready)
         undecided = {key for key in self._unmerged if not hopeless(key)}
@@ -125,6 +131,11 @@ class RouteBook:
         for key, routes in flight.routes.items() if len(flight.routes) == 1 else ():
             self._verdicts.refused_routes[key] = (routes.version, words)
 
+    @property
+    def told(self) -> bool:
+        """Whether the router has routes of ours, or they are on their way."""
+        return self.accepted is not None or self._flying(MAIN)
+
     def serving(self, key: Key) -> set[str]:
         """Versions of this ModelDeployment's routes that the router may have, now or soon."""
         books = [flight.routes for flight in self._flights.values() if flight.name == MAIN]
@@ -136,7 +147,7 @@ class RouteBook:
             return None
         return {name for book in (self.accepted, self._main) for r in book.values() for name in r.clusters}
 
-    def _merge(self, ready: Callable[[frozenset[str]], bool]) -> None:
+    def _merge(self, ready: Callable[[Key, Routes], bool]) -> None:
         """Take into MAIN what has passed and whose clusters are there, and what is left of what was refused; again for
         those that waited for a host of another one, so that it goes over in one step."""
         left = -1
@@ -144,7 +155,7 @@ class RouteBook:
             left = len(self._unmerged)
             self._merge_what_can(ready)
 
-    def _merge_what_can(self, ready: Callable[[frozenset[str]], bool]) -> None:
+    def _merge_what_can(self, ready: Callable[[Key, Routes], bool]) -> None:
         for key in list(self._unmerged):
             wanted = self._wanted.get(key)
             passed = self._verdicts.passed.get(key)
@@ -158,7 +169,7 @@ class RouteBook:
                 continue  # its trial is still to come
             if target is None:
                 self._main_changed |= self._main.pop(key, None) is not None
-            elif ready(target.clusters) and not self._elsewhere(key, target.hosts):
+            elif ready(key, target) and not self._elsewhere(key, target.hosts):
                 self._main[key] = target
                 self._main_changed = True
             else:

@@ -4,7 +4,8 @@ Pure: messages in, bytes out; `ads` does the waiting and sending. The order that
 
     clusters and their endpoints first; routes only to clusters whose endpoints the router has accepted;
     a cluster is taken away only when no accepted route leads to it any more;
-    weights before their routes, and never while a router that has some serves routes that aren't known;
+    weights before their routes and after the endpoints that they are for; to a router that serves what an earlier
+    operator told it right after the first routes, which bring theirs;
     the listener only when its routes are decided (see `routebook`).
 """
 
@@ -14,6 +15,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from itertools import count
+from typing import TypeAlias
 
 from envoy.service.discovery.v3 import discovery_pb2
 
@@ -23,9 +25,12 @@ from .routebook import RouteBook
 from .subscription import Subscription
 from .weights import LAYER
 from .wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, Resource, response
-from .world import Change, Verdicts, World
+from .world import Change, Told, Verdicts, World
 
 log = logging.getLogger(__name__)
+
+Layer: TypeAlias = Mapping[Key, Mapping[str, Told]]
+"""Weights, by ModelDeployment and version of its routes."""
 
 
 class Session:
@@ -47,9 +52,9 @@ class Session:
             RUNTIME: Subscription(wildcard=False, removes=False),
         }
         self._routes = world.routes if weighs else world.whole
-        self._weighs = weighs
-        self._weighed: Mapping[Key, Mapping[str, bytes]] = {}
-        self._weighing: Mapping[Key, Mapping[str, bytes]] = {}
+        self._takes_layer = weighs
+        self._layer_sent: Layer = {}
+        self._layer_accepted: Layer = {}
         self._nonces: dict[str, str] = {}
         self._next_nonce = count(1)
         self._book = RouteBook(world, self._routes, verdicts)
@@ -67,11 +72,10 @@ class Session:
         if request.type_url == ROUTES:
             self._book.ask(request)
         elif subscription := self._subscriptions.get(request.type_url):
-            layer = self._world.layer()
             wanted = self._wanted[request.type_url]
             subscription.ask(request, wanted)
-            if request.initial_resource_versions.get(LAYER) == layer.version:
-                self._weighed = dict(self._world.weights)
+            if request.initial_resource_versions.get(LAYER) == self._world.layer().version:
+                self._layer_sent = self._layer_accepted = dict(self._world.weights)
             for name, version in request.initial_resource_versions.items():
                 if name in wanted and wanted[name].version == version:
                     self._verdicts.accepted[request.type_url, name] = wanted[name]
@@ -85,15 +89,17 @@ class Session:
             nonce = self._nonce(ROUTES)
             self._book.sent(nonce, flight)
             yield response(ROUTES, nonce, [resource])
+        yield from self._weights()
         if self._book.decided:
             yield from self._resources(LISTENER)
 
     def _weights(self) -> Iterator[bytes]:
-        if self._book.accepted is None and self._subscriptions[RUNTIME].accepted:
-            return  # it serves what an earlier operator told it, with the weights that belong to that
+        unknown = not self._book.told and self._subscriptions[RUNTIME].accepted
+        if unknown or self._subscriptions[ENDPOINTS].behind:
+            return
         refused = self._verdicts.refuses(RUNTIME, self._world.layer())  # then it gets the last ones again
         for message in self._resources(RUNTIME):
-            self._weighing = self._weighed if refused else dict(self._world.weights)
+            self._layer_sent = self._layer_accepted if refused else dict(self._world.weights)
             yield message
 
     def _resources(self, type_url: str) -> Iterator[bytes]:
@@ -136,8 +142,8 @@ class Session:
 
     def _with_weights(self, key: Key, mine: Routes) -> Routes:
         """The same routes with the weights of now."""
-        wanted = self._routes.get(key)
-        return self._world.whole[key] if wanted and wanted.version == mine.version else mine
+        told = self._world.weights.get(key, {}).get(mine.version)
+        return told.whole if told and self._takes_layer else mine
 
     def serving(self, key: Key) -> set[str]:
         """Versions of this ModelDeployment's routes that the router may have, now or soon."""
@@ -153,9 +159,9 @@ class Session:
         return self._verdicts.objection(key, self._routes[key], pieces)
 
     def _has_weights(self, key: Key, pieces: Pieces) -> bool:
-        if not self._weighs or not pieces.weights:
-            return True
-        return self._weighed.get(key, {}).get(pieces.routes.version) == pieces.weights
+        """And no others are on their way."""
+        books = (self._layer_accepted, self._layer_sent)
+        return all(_weights_in(book, key, pieces.routes) == pieces.weights for book in books) or not self._takes_layer
 
     def _has_all(self, type_url: str, resources: Collection[Resource]) -> bool:
         accepted = self._subscriptions[type_url].accepted
@@ -178,11 +184,13 @@ class Session:
     def _answered_resources(self, type_url: str, words: str | None) -> None:
         subscription = self._subscriptions[type_url]
         if words is not None:
+            if type_url == RUNTIME:
+                self._layer_sent = self._layer_accepted
             if culprit := subscription.refuse():
                 self._verdicts.refused[type_url, culprit.name] = (culprit.version, words)
             return
         if type_url == RUNTIME:
-            self._weighed = self._weighing
+            self._layer_accepted = self._layer_sent
         for resource in subscription.accept().resources:
             if resource.name in self._world.resources[type_url]:
                 self._verdicts.accepted[type_url, resource.name] = resource
@@ -191,9 +199,16 @@ class Session:
         referred = self._book.referred()
         return self._subscriptions[CLUSTER].accepted if referred is None else referred
 
-    def _ready(self, clusters: frozenset[str]) -> bool:
+    def _ready(self, key: Key, routes: Routes) -> bool:
         known, warm = self._subscriptions[CLUSTER], self._subscriptions[ENDPOINTS]
-        return all(known.has(name) and warm.has(name) for name in clusters)
+        return all(known.has(name) and warm.has(name) for name in routes.clusters) and self._weights_are_there(
+            key, routes
+        )
+
+    def _weights_are_there(self, key: Key, routes: Routes) -> bool:
+        if not self._takes_layer or self._book.accepted is None:
+            return True
+        return _weights_in(self._layer_sent, key, routes) == _weights_in(self._world.weights, key, routes)
 
     def _hopeless(self, key: Key) -> bool:
         return self.objection(key) is not None
@@ -202,3 +217,8 @@ class Session:
         nonce = str(next(self._next_nonce))
         self._nonces[nonce] = type_url
         return nonce
+
+
+def _weights_in(layer: Layer, key: Key, routes: Routes) -> bytes:
+    told = layer.get(key, {}).get(routes.version)
+    return told.piece if told else b""

@@ -101,6 +101,11 @@ class Subscription:
         """Whether the router has it and is not just being told that it is gone."""
         return name in self.accepted and not (self.flight and name in self.flight.removed)
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is something to send that waits for the answer to what is on its way."""
+        return self.flight is not None and bool(self._dirty)
+
     def mark(self, names: Collection[str]) -> None:
         """These resources may have changed."""
         self._dirty.update(name for name in names if self.subscribes(name) or name in self.accepted)

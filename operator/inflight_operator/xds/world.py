@@ -26,11 +26,19 @@ class Change:
         return bool(self.routes or any(self.names.values()))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The weights of one version of a ModelDeployment's routes: in the layer, and in the routes themselves."""
+
+    piece: bytes
+    whole: Routes
+
+
 class World:
     """The wanted resources of all ModelDeployments, by type and name, and their routes by key.
 
-    `routes` are for routers that take `weights` (by version of the routes) from the runtime, `whole` for those that
-    don't.
+    `routes` are for routers that take `weights` (by version of the routes, those that are still served included) from
+    the runtime, `whole` for those that don't.
     """
 
     def __init__(self, listeners: list[Resource]) -> None:
@@ -42,7 +50,7 @@ class World:
         }
         self.routes: dict[Key, Routes] = {}
         self.whole: dict[Key, Routes] = {}
-        self.weights: dict[Key, Mapping[str, bytes]] = {}
+        self.weights: dict[Key, Mapping[str, Told]] = {}
         self._layer_is_old = False
         self._joined: dict[str, Resource] = {}
         self._owners: dict[str, Key] = {}
@@ -70,7 +78,9 @@ class World:
         if self._layer_is_old:
             self._layer_is_old = False
             of_all = [self.weights[key] for key in sorted(self.weights)]
-            self.resources[RUNTIME][weights.LAYER] = weights.layer(held[v] for held in of_all for v in sorted(held))
+            self.resources[RUNTIME][weights.LAYER] = weights.layer(
+                told[v].piece for told in of_all for v in sorted(told)
+            )
         return self.resources[RUNTIME][weights.LAYER]
 
     def conflict(self, key: Key, clusters: Iterable[str]) -> str | None:
@@ -91,7 +101,7 @@ class World:
         names = {
             CLUSTER: self._replace(CLUSTER, old.clusters if old else {}, pieces.clusters),
             ENDPOINTS: self._replace(ENDPOINTS, old.endpoints if old else {}, pieces.endpoints),
-            RUNTIME: self._weigh(key, pieces.weights, pieces.routes.version, serving),
+            RUNTIME: self._weigh(key, serving, pieces),
         }
         for name in names[CLUSTER]:
             if name in pieces.clusters:
@@ -102,8 +112,8 @@ class World:
         books = ((p.routes.version, p.whole.version) if p else None for p in (old, pieces))
         return Change(names, frozenset({key}) if len({*books}) > 1 else frozenset())
 
-    def remove(self, key: Key) -> Change:
-        """Wish for nothing under this key."""
+    def remove(self, key: Key, serving: Collection[str] = ()) -> Change:
+        """Wish for nothing under this key; `serving` as in `set`."""
         old = self._pieces.pop(key, None)
         if old is None:
             return Change()
@@ -114,21 +124,28 @@ class World:
             {
                 CLUSTER: self._replace(CLUSTER, old.clusters, {}),
                 ENDPOINTS: self._replace(ENDPOINTS, old.endpoints, {}),
-                RUNTIME: self._weigh(key, b"", "", ()),
+                RUNTIME: self._weigh(key, serving, None),
             },
             frozenset({key}),
         )
 
-    def _weigh(self, key: Key, told: bytes, version: str, serving: Collection[str]) -> frozenset[str]:
+    def settle(self, key: Key) -> Change:
+        """All routers have what is wanted: no others of its routes are served any more."""
+        return Change({RUNTIME: self._weigh(key, (), self._pieces.get(key))})
+
+    def _weigh(self, key: Key, serving: Collection[str], pieces: Pieces | None) -> frozenset[str]:
         """Put one ModelDeployment's weights into the layer; the layer's name if that changes it."""
         before = self.weights.pop(key, {})
-        now = {held: piece for held, piece in before.items() if held in serving}
-        if told:
-            now[version] = told
+        now = {version: told for version, told in before.items() if version in serving}
+        if pieces and pieces.weights:
+            now[pieces.routes.version] = Told(pieces.weights, pieces.whole)
         if now:
             self.weights[key] = now
-        self._layer_is_old |= now != before
-        return frozenset({weights.LAYER} if now != before else ())
+        if now == before:
+            return frozenset()
+        self._layer_is_old = True
+        self._joined.clear()  # routes have weights too, which their versions don't tell
+        return frozenset({weights.LAYER})
 
     def _replace(self, type_url: str, old: Mapping[str, Resource], new: Mapping[str, Resource]) -> frozenset[str]:
         """Put `new` in the place of `old`; the names that differ."""

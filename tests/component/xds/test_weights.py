@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
 
 from inflight_operator.xds.model import RouteSpec, Rule
+from inflight_operator.xds.session import Session
+from inflight_operator.xds.wire import RUNTIME
 from route_specs import backend, route_spec
 from router_rig import Rig
 
@@ -49,6 +52,25 @@ async def test_a_router_of_an_older_chart_gets_weights_with_its_routes(rig: Rig)
     assert (await rig.programmed(KEY)).acknowledged
     assert {(await rig.ask()).headers["x-inflight-variant"] for _ in range(20)} == {"b"}
     assert await router.stats(RDS) != before
+
+
+async def test_an_operator_of_an_older_chart_makes_a_router_wait_a_little(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that starts while an upgrade, or a rollback, has got half way."""
+    monkeypatch.setattr("inflight_operator.xds.ads.taken_by", lambda _metadata: False)
+    receive = Session.receive
+
+    def knows_no_layer(self: Session, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        if request.type_url != RUNTIME:
+            receive(self, request)
+
+    monkeypatch.setattr(Session, "receive", knows_no_layer)
+    spec = await split(rig, 0, 100)
+    await rig.start(spec)
+    router = await rig.router(ready=False)
+    await router.until_ready(20)
+    assert {(await rig.ask()).headers["x-inflight-variant"] for _ in range(20)} == {"b"}
 
 
 async def test_the_next_operator_changes_routes_and_weights_at_once(rig: Rig) -> None:

@@ -164,10 +164,22 @@ def test_versions_follow_content_and_only_that() -> None:
     assert {name for name in changed(moved) if not name.endswith("/grpc")} == {"endpoints demo/digits-stable-aaaa1111"}
     heavier = replace(SPEC, split=((STABLE.name, 90), (CANDIDATE.name, 10)))
     assert changed(heavier) == {"whole", "weights"}
-    assert changed(replace(SPEC, split=((STABLE.name, 100),))) == {"whole", "weights"}, "nobody asks the other one now"
+    assert changed(replace(SPEC, split=((CANDIDATE.name, 100),))) == {"whole", "weights"}, "nobody asks the other one"
     assert changed(replace(SPEC, timeout_milliseconds=9)) == {"routes", "whole", "weights"}, (
         "weights are of one version"
     )
+
+
+def test_who_is_not_asked_makes_nobody_wait_longer() -> None:
+    """The candidate may take seven seconds."""
+    alone = replace(SPEC, split=((STABLE.name, 100),))
+    hosts = {host.name: host for host in configuration(alone).virtual_hosts}
+    _, route = hosts["demo/digits"].routes
+    assert [(c.name, c.weight.value) for c in route.route.weighted_clusters.clusters] == [
+        ("demo/digits-stable-aaaa1111", 100),
+        ("demo/digits-candidate-bbbb2222", 0),
+    ]
+    assert route.route.timeout.ToMilliseconds() == STABLE.timeout_milliseconds
 
 
 def test_sticky_users_have_their_places_in_the_routes() -> None:

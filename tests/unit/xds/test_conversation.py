@@ -130,6 +130,8 @@ class Conversation(RuleBasedStateMachine):
         self.wanted: dict[Key, RouteSpec] = {}
         self.routers = {node: ModelRouter(refuses, weighs=node == "first") for node in ("first", "second")}
         self.wishes: dict[str, list[dict[str, int]]] = {"*": [{}]}
+        self.seen: dict[tuple[str, str], int] = {}
+        """By router and host: which of the wishes was in force last."""
         self.may_vanish: set[str] = set()
         self.start_operator()
 
@@ -196,10 +198,17 @@ class Conversation(RuleBasedStateMachine):
             router.receive(self.inboxes[node].popleft())
             lost = before - set(router.main) - self.may_vanish
             assert not lost, f"{lost} lost their routes"
-            for host in router.main:
-                assert router.weights(host) in self.wishes[host], f"{host}: weights that nobody wished for"
+            self.look_at_weights(node)
             moved = True
         return moved
+
+    def look_at_weights(self, node: str) -> None:
+        """They are those of a wish, and never of one before the last that was seen."""
+        for host in self.routers[node].main:
+            wishes, last = self.wishes[host], self.seen.get((node, host), 0)
+            found = self.routers[node].weights(host)
+            assert found in wishes[last:], f"{node}, {host}: {found} is none of {wishes[last:]}, of {wishes}"
+            self.seen[node, host] = wishes.index(found, last)
 
     @rule(node=st.sampled_from(["first", "second"]))
     def reconnect(self, node: str) -> None:
@@ -209,6 +218,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(node=st.sampled_from(["first", "second"]))
     def replace_router(self, node: str) -> None:
         self.routers[node] = ModelRouter(refuses, weighs=node == "first")
+        self.seen = {(router, host): n for (router, host), n in self.seen.items() if router != node}
         self.plane.disconnected(self.streams[node])
         self.connect(node)
 

@@ -14,8 +14,9 @@ from google.protobuf.struct_pb2 import Struct
 
 from inflight_operator.xds import weights
 from inflight_operator.xds.build import MAIN, TRIAL
+from inflight_operator.xds.lastgood import Good
 from inflight_operator.xds.model import Programmed, RouteSpec
-from inflight_operator.xds.wire import ROUTES, RUNTIME
+from inflight_operator.xds.wire import ENDPOINTS, ROUTES, RUNTIME
 from model_router import ModelRouter
 from route_specs import backend, route_spec
 from xds_talk import Talk
@@ -118,20 +119,75 @@ def test_what_a_router_has_already_is_acknowledged_without_a_word() -> None:
     assert talk.plane.programmed(KEY) == Programmed(acknowledged=True)
 
 
-def test_refused_routes_bring_no_weights() -> None:
-    def refuses(message: Message) -> str | None:
-        hosts = message.virtual_hosts if isinstance(message, route_pb2.RouteConfiguration) else []
-        return "no" if any(r.route.timeout.seconds == 9 for host in hosts for r in host.routes) else None
+def refuses_nine_seconds(message: Message) -> str | None:
+    hosts = message.virtual_hosts if isinstance(message, route_pb2.RouteConfiguration) else []
+    return "no" if any(r.route.timeout.seconds == 9 for host in hosts for r in host.routes) else None
 
+
+def nine_seconds(spec: RouteSpec) -> RouteSpec:
+    return replace(spec, backends=tuple(replace(b, timeout_milliseconds=9000) for b in spec.backends))
+
+
+def weights_of(good: Good | None) -> list[list[int]]:
+    """Of the last known good routes, by protocol."""
+    assert good is not None
+    (host,) = route_pb2.RouteConfiguration.FromString(good.routes[KEY].host).virtual_hosts
+    return [[c.weight.value for c in route.route.weighted_clusters.clusters] for route in host.routes]
+
+
+def test_refused_routes_bring_no_weights() -> None:
     talk = Talk(split(95, 5))
-    router = talk.connect("first", ModelRouter(refuses))
+    router = talk.connect("first", ModelRouter(refuses_nine_seconds))
     talk.talk()
     talk.plane.set(KEY, split(50, 50))
     talk.talk()
-    bad = replace(split(10, 90), timeout_milliseconds=8500)
-    talk.plane.set(KEY, replace(bad, backends=tuple(replace(b, timeout_milliseconds=99_000) for b in bad.backends)))
+    talk.plane.set(KEY, nine_seconds(split(10, 90)))
     assert slowly(talk, router) == [[50, 50]]
     assert talk.plane.programmed(KEY).rejected == "the router refuses its routes: no"
+    assert weights_of(talk.plane.good()) == [[50, 50]] * 2, "nor would a router have any that starts without us"
+
+
+def test_weights_wait_for_the_endpoints_that_they_are_for() -> None:
+    """The candidate's first pod is ready while endpoints of somebody else are on their way."""
+    bare = replace(split(100, 0), backends=(STABLE, replace(CANDIDATE, endpoints=frozenset())))
+    talk = Talk(bare, route_spec(backend(model="other"), name="other"))
+    router = talk.connect("first")
+    talk.talk()
+    router.received.clear()
+    talk.plane.set(("demo", "other"), route_spec(backend(model="other", ports=[1]), name="other"))
+    (under_way,) = talk.responses("first")
+    talk.plane.set(KEY, split(95, 5))
+    assert talk.responses("first") == []
+    talk.hear("first", under_way)
+    talk.talk()
+    candidate = ("demo/digits-candidate-bbbb2222", "demo/digits-candidate-bbbb2222/grpc")
+    assert steps(router)[1:] == [(ENDPOINTS, candidate), (RUNTIME, (weights.LAYER,))]
+
+
+def test_what_is_taken_back_is_in_force_only_once_the_router_has_that() -> None:
+    talk = Talk(split(95, 5))
+    router = talk.connect("first")
+    talk.talk()
+    talk.plane.set(KEY, split(50, 50))
+    (under_way,) = talk.responses("first")
+    talk.plane.set(KEY, split(95, 5))
+    assert not talk.plane.programmed(KEY).acknowledged, "the router is about to take 50/50"
+    talk.hear("first", under_way)
+    talk.talk()
+    assert in_force(router) == [95, 5]
+    assert talk.plane.programmed(KEY) == Programmed(acknowledged=True)
+
+
+def test_a_model_deployment_that_is_made_anew_has_its_weights_until_then() -> None:
+    talk = Talk(split(95, 5))
+    router = talk.connect("first")
+    talk.talk()
+    talk.plane.set(KEY, split(50, 50))
+    talk.talk()
+    talk.plane.remove(KEY)
+    talk.plane.set(KEY, split(90, 10, NEXT))
+    assert slowly(talk, router) == [[50, 50], [90, 10]]
+    assert len(router.runtime) == 4, "two variants, two protocols"
 
 
 def test_the_next_operator_leaves_weights_alone_while_it_does_not_know_what_is_served() -> None:
@@ -198,12 +254,10 @@ def test_the_last_known_good_routes_have_the_weights_of_now() -> None:
     talk.plane.set(KEY, split(50, 50))
     talk.talk()
     good = talk.plane.good()
-    assert before is not None
-    assert good is not None
+    assert weights_of(good) == [[50, 50]] * 2
+    assert before
+    assert good
     assert before.version({}) != good.version({})
-    (host,) = route_pb2.RouteConfiguration.FromString(good.routes[KEY].host).virtual_hosts
-    for route in host.routes:
-        assert [c.weight.value for c in route.route.weighted_clusters.clusters] == [50, 50]
 
 
 @pytest.mark.parametrize(
