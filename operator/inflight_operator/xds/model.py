@@ -147,8 +147,8 @@ class Pace:
 class Programmed:
     """How far one ModelDeployment's routes have got.
 
-    `acknowledged` is true when every connected router has accepted the RouteSpec last given (false while no
-    router is connected). `rejected` is the router's own words when it refused it; the last accepted routes
+    `acknowledged` is true when every router has accepted the RouteSpec last given (false while one that serves is not
+    connected, or none is). `rejected` is the router's own words when it refused it; the last accepted routes
     stay in force then, and nobody else's are touched.
     """
 

@@ -54,6 +54,7 @@ class ControlPlane:
         self._specs: dict[Key, RouteSpec] = {}
         self._invalid: dict[Key, str] = {}
         self._waiting: set[Key] = set()
+        self._serving_routers = 0
 
     @property
     def routers(self) -> frozenset[str]:
@@ -84,7 +85,9 @@ class ControlPlane:
 
     def serve_from(self, routers: Collection[Endpoint]) -> None:
         """The routers that serve, and their zones."""
+        self._serving_routers = len(routers)
         self.load.expect(len(routers))
+        self._announce()
         self._changed(self._world.place(clusters.endpoints(clusters.ROUTERS, zones.told(routers, least=1))))
 
     def remove(self, key: Key) -> None:
@@ -152,7 +155,9 @@ class ControlPlane:
         sessions = [stream.session for stream in self._streams.values()]
         objections = (session.objection(key) for session in sessions)
         rejected = self._invalid.get(key) or next(filter(None, objections), None)
-        done = bool(sessions) and rejected is None and all(session.has(key) for session in sessions)
+        # One that serves and isn't connected has what an earlier operator told it.
+        everyone = len(sessions) >= max(1, self._serving_routers)
+        done = everyone and rejected is None and all(session.has(key) for session in sessions)
         return Programmed(acknowledged=done, rejected=rejected)
 
     def _announce(self) -> None:

@@ -11,7 +11,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import Message
 
 from inflight_operator.xds.build import MAIN
-from inflight_operator.xds.model import Programmed
+from inflight_operator.xds.model import Endpoint, Programmed
 from inflight_operator.xds.wire import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from model_router import ModelRouter
 from route_specs import backend, route_spec
@@ -28,6 +28,29 @@ def test_nobody_there_is_no_acknowledgement() -> None:
     rig.talk()
     assert rig.plane.programmed(KEY) == Programmed(acknowledged=True)
     assert rig.announced == [KEY]
+
+
+def test_a_router_that_serves_and_is_not_connected_has_not_acknowledged() -> None:
+    """It has what an earlier operator told it, as just after a change of leader."""
+    rig = Talk(SPEC)
+    rig.plane.serve_from({Endpoint("10.0.0.1", 8080), Endpoint("10.0.0.2", 8080)})
+    rig.connect("first")
+    rig.talk()
+    assert not rig.plane.programmed(KEY).acknowledged
+    rig.connect("second")
+    rig.talk()
+    assert rig.plane.programmed(KEY).acknowledged
+
+
+def test_a_router_that_serves_no_longer_is_not_waited_for() -> None:
+    rig = Talk(SPEC)
+    rig.plane.serve_from({Endpoint("10.0.0.1", 8080), Endpoint("10.0.0.2", 8080)})
+    rig.connect("first")
+    rig.talk()
+    assert rig.announced == []
+    rig.plane.serve_from({Endpoint("10.0.0.1", 8080)})
+    assert rig.announced == [KEY]
+    assert rig.plane.programmed(KEY).acknowledged
 
 
 def test_the_callback_comes_once_per_wish_and_for_whoever_asked_too_early() -> None:
