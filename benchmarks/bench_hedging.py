@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests" / "support")]
 import aiohttp  # noqa: E402
 from aiohttp import web  # noqa: E402
 
-from inflight_operator.decide import degraded, hedging  # noqa: E402
+from inflight_operator.decide import tail  # noqa: E402
 from inflight_operator.xds.model import Endpoint, Retries, RouteSpec  # noqa: E402
 from route_specs import backend, route_spec  # noqa: E402
 from router_rig import Rig  # noqa: E402
@@ -66,15 +66,14 @@ async def pod(stack: AsyncExitStack, number: int, seconds: float, chance: random
 
 async def steer(rig: Rig, spec: RouteSpec, delays: list[float | None], aside: list[int]) -> None:
     """What the operator does every five seconds; `delays` and how many stand `aside` are what it decided on."""
-    hedge, book = hedging.Hedge(None), dict[str, degraded.Degraded]()
+    decided = tail.Tail()
     (there,) = spec.backends
+    addresses = frozenset(end.address for end in there.endpoints)
     while True:
         now = time.monotonic()
         paces = rig.plane.load.paces(spec.namespace, there.name)
-        book = degraded.decide(book, paces, pods=PODS, slots=SLOTS, now=now)
-        gone = degraded.away(book, now)
-        others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
-        hedge = hedging.decide(hedge, others, pods=PODS - len(gone), slots=SLOTS, budget=BUDGET)
+        decided = tail.decide(decided, paces, addresses, slots=SLOTS, budget=BUDGET, now=now)
+        gone, hedge = decided.away(addresses, now), decided.hedge
         after = round(1000 * hedge.after) if hedge.after and spec.retries.hedged else None
         rig.set(replace(spec, backends=(replace(there, degraded=gone),), hedge_milliseconds=after))
         delays.append(hedge.after)

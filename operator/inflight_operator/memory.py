@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inflight_operator.api.world import Address, Failure
-from inflight_operator.decide import degraded
 from inflight_operator.decide.floor import Floor
-from inflight_operator.decide.hedging import Hedge
 from inflight_operator.decide.scaling import Wish
 from inflight_operator.decide.stickiness import Run
+from inflight_operator.decide.tail import Tail
 
 
 @dataclass
@@ -31,9 +30,8 @@ class Memory:
     unacknowledged_since: float | None = None
     published: dict[str, float | None] = field(default_factory=dict)
     published_at: float | None = None
-    hedges: dict[str, Hedge] = field(default_factory=dict)
-    hedged_at: float | None = None
-    degraded: dict[str, degraded.Book] = field(default_factory=dict)
+    tails: dict[str, Tail] = field(default_factory=dict)
+    tails_at: float | None = None
     leaving: dict[str, frozenset[str]] = field(default_factory=dict)
     """The pods, by address, that are marked to leave first."""
     marked_at: dict[str, float] = field(default_factory=dict)
@@ -45,8 +43,7 @@ class Memory:
         living = set(revisions)
         tables = (
             self.weightless_since, self.unready_since, self.looked_at, self.failures, self.digest_asked, self.wishes,
-            self.routable, self.hedges, self.degraded,
-            self.leaving, self.marked_at,
+            self.routable, self.tails, self.leaving, self.marked_at,
         )  # fmt: skip
         for table in tables:
             for name in set(table) - living:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from inflight_operator.decide import degraded, hedging
+from inflight_operator.decide import tail
 from inflight_operator.decide.hedging import Hedge
 from inflight_operator.steps.context import Pass, VariantPlan
 from inflight_operator.xds.model import Pace
@@ -20,7 +20,7 @@ Paces = Callable[[str, str], Mapping[str, Pace] | None]
 
 
 @dataclass(frozen=True)
-class Tail:
+class Shortened:
     """What shortens the tail now: one delay for all that are asked together, and degraded addresses by revision."""
 
     hedge: Hedge
@@ -38,51 +38,41 @@ class Hedging:
     def __init__(self, paces: Paces) -> None:
         self._paces = paces
 
-    def step(self, run: Pass, plans: Sequence[VariantPlan], effective: Mapping[str, int]) -> Tail | None:
+    def step(self, run: Pass, plans: Sequence[VariantPlan], effective: Mapping[str, int]) -> Shortened | None:
         """For all variants that are asked together, since a route has one delay: the longest, and none if one of them
         has none. None: nobody wants it."""
         budget, memory = run.spec.traffic.hedge_percent, run.memory
         if budget is None:
-            memory.hedges.clear()
-            memory.degraded.clear()
-            memory.hedged_at = None
+            memory.tails.clear()
+            memory.tails_at = None
             return None
         asked = [plan for plan in plans if effective[plan.variant.name]]
-        due = memory.hedged_at is None or run.now >= memory.hedged_at + EVERY_SECONDS
+        due = memory.tails_at is None or run.now >= memory.tails_at + EVERY_SECONDS
         for plan in asked:
-            if due or plan.serving.name not in memory.hedges:
-                self._decide(run, plan, budget / 100)
+            name = plan.serving.name
+            if due or name not in memory.tails:
+                memory.tails[name] = tail.decide(
+                    memory.tails.get(name, tail.Tail()),
+                    self._paces(run.key[0], name),
+                    _addresses(plan),
+                    slots=int(plan.variant.server["concurrency"]),
+                    budget=budget / 100,
+                    now=run.now,
+                )
         if due:
-            memory.hedged_at = run.now
-        found = [memory.hedges[plan.serving.name] for plan in asked]
-        off = next((hedge for hedge in found if hedge.after is None), None)
-        longest = max(found, key=lambda hedge: hedge.after or 0.0, default=Hedge(None, "nobody answers"))
-        return Tail(off or longest, {plan.serving.name: _away(run, plan) for plan in asked})
+            memory.tails_at = run.now
+        found = [(plan, memory.tails[plan.serving.name]) for plan in asked]
+        hedges = [each.hedge for _, each in found]
+        off = next((hedge for hedge in hedges if hedge.after is None), None)
+        longest = max(hedges, key=lambda hedge: hedge.after or 0.0, default=Hedge(None, "nobody answers"))
+        degraded = {plan.serving.name: each.away(_addresses(plan), run.now) for plan, each in found}
+        return Shortened(off or longest, degraded)
 
     def again(self, run: Pass) -> float | None:
         """When to decide again."""
-        if run.memory.hedged_at is None:
+        if run.memory.tails_at is None:
             return None
-        return max(0.1, run.memory.hedged_at + EVERY_SECONDS - run.now)
-
-    def _decide(self, run: Pass, plan: VariantPlan, budget: float) -> None:
-        """First who is slow, then the delay from those who are left."""
-        name, memory = plan.serving.name, run.memory
-        found = self._paces(run.key[0], name)
-        there = _addresses(plan)  # reports tell of pods that are gone for a while
-        paces = {a: pace for a, pace in found.items() if a in there} if found is not None else None
-        ready, slots = plan.serving.ready, int(plan.variant.server["concurrency"])
-        book = degraded.decide(memory.degraded.get(name, {}), paces, pods=ready, slots=slots, now=run.now)
-        memory.degraded[name] = book
-        gone = _away(run, plan)
-        others = [pace for address, pace in paces.items() if address not in gone] if paces is not None else None
-        before = memory.hedges.get(name) or Hedge(None)
-        memory.hedges[name] = hedging.decide(before, others, pods=ready - len(gone), slots=slots, budget=budget)
-
-
-def _away(run: Pass, plan: VariantPlan) -> frozenset[str]:
-    """Those of a revision's pods that are degraded now; the book may have some that are gone."""
-    return degraded.away(run.memory.degraded.get(plan.serving.name, {}), run.now) & _addresses(plan)
+        return max(0.1, run.memory.tails_at + EVERY_SECONDS - run.now)
 
 
 def _addresses(plan: VariantPlan) -> frozenset[str]:

@@ -19,7 +19,7 @@ from inflight_operator.memory import Memory
 from inflight_operator.observe import pods
 from inflight_operator.scaling_signal import Signal
 from inflight_operator.steps.context import Pass, VariantPlan, needed, soonest
-from inflight_operator.steps.hedging import Tail
+from inflight_operator.steps.hedging import Shortened
 from inflight_operator.xds.model import Programmed
 
 IN_FLIGHT_EVERY_SECONDS: Final = 15.0
@@ -51,7 +51,7 @@ class Telling:
         kept: int,
         missing_keys: Sequence[str],
         grant: Grant,
-        tail: Tail | None,
+        tail: Shortened | None,
     ) -> float | None:
         """Write the status if it differs; returns when to look at unready pods again. `kept`: endpoints in use."""
         failures, again = await self._failures(run, plans)
