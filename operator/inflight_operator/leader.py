@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -78,8 +78,8 @@ class Leader:
         """Something of `key` changed."""
         self._queue.add(key)
 
-    def serve_from(self, routers: Collection[Endpoint]) -> None:
-        """These routers serve."""
+    def serve_from(self, routers: Mapping[str, Endpoint]) -> None:
+        """These routers serve, by the name of their pod."""
         self._plane.serve_from(routers)
 
     async def run(self) -> None:

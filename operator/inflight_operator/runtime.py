@@ -23,10 +23,10 @@ from inflight_operator.kube.client import Kube
 from inflight_operator.leader import Leader
 from inflight_operator.observe import routers
 from inflight_operator.observe.listing import refresh
+from inflight_operator.observe.routers import Routers
 from inflight_operator.observe.store import KINDS, Store
 from inflight_operator.settings import Settings
 from inflight_operator.tasks import apart, go_on, lasting
-from inflight_operator.xds.model import Endpoint
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Operator:
         self._watched = sorted({*named, settings.namespace}) if named else []
         self._store = Store()
         self._lease = Candidate(kube, settings.namespace, settings.pod_name, time.monotonic)
-        self._routers: dict[str, frozenset[Endpoint]] = {}
+        self._routers: dict[str, Routers] = {}
         self._read = False
         self._leader: Leader | None = None
 
@@ -129,19 +129,22 @@ class Operator:
         metadata = piece["metadata"]
         if metadata["namespace"] != self._settings.namespace:
             return
-        self._routers[metadata["name"]] = frozenset() if deleted else routers.ready(piece)
+        self._routers[metadata["name"]] = {} if deleted else routers.ready(piece)
         if self._leader:
             self._leader.serve_from(self._serving())
 
-    def _serving(self) -> frozenset[Endpoint]:
+    def _serving(self) -> Routers:
         """The ready routers of all slices."""
-        return frozenset[Endpoint]().union(*self._routers.values())
+        return {name: endpoint for found in self._routers.values() for name, endpoint in found.items()}
 
     async def _resync(self) -> None:
         """Read everything, now and then again: no event that got lost is lost for long."""
         while True:
             try:
                 await refresh(self._kube, self._store, self._settings.watch_namespaces)
+                self._routers = await routers.listed(
+                    self._kube, self._settings.namespace, self._settings.router_service
+                )
             except TransientError as error:
                 _log.warning(
                     "can't read the cluster now; is the CRD installed, may the operator list?", error=str(error)
@@ -149,6 +152,8 @@ class Operator:
                 await asyncio.sleep(START_RETRY_SECONDS if not self._read else RESYNC_SECONDS)
                 continue
             self._read = True
+            if self._leader:
+                self._leader.serve_from(self._serving())
             for key in self._store.known():
                 self._changed(key)
             await asyncio.sleep(RESYNC_SECONDS)

@@ -35,7 +35,7 @@ SOONER: Final = 0.8
 _WORTH_TELLING: Final = 0.15
 """A delay that changes by less stays as it is, within the budget: routes are told to the routers whole."""
 _LESSON: Final = 1.2
-"""Of the budget: with more it was not by chance that the delay was too short."""
+"""Of the budget: with more, or again, it was not by chance that the delay was too short."""
 _PATIENCE: Final = 12
 _MOST_LESSONS: Final = 6
 _ENOUGH_PER_SECOND: Final = 2.0
@@ -104,13 +104,12 @@ def _next(before: Hedge, after: float, spent: float, factor: float, base: float)
     """The delay after this one, with which that share of the budget was `spent`."""
     waits = replace(before, patience=max(0, before.patience - 1))
     wanted = min(max(after * factor, LEAST * base), MOST * base)
-    if wanted > after and spent > _LESSON:
-        lesson = min(before.lesson + 1, _MOST_LESSONS)
-        return Hedge(wanted, too_soon=after, patience=_PATIENCE * 2**lesson, lesson=lesson)
     if wanted > after and spent > 1:
-        return replace(waits, after=wanted)
+        again = after <= before.too_soon * (1 + _WORTH_TELLING)
+        lesson = min(before.lesson + 1, _MOST_LESSONS) if again or spent > _LESSON else before.lesson
+        return Hedge(wanted, too_soon=after, patience=_PATIENCE * 2**lesson, lesson=lesson)
     if abs(wanted - after) < _WORTH_TELLING * after:
         return waits
-    if before.patience and wanted <= before.too_soon * (1 + _WORTH_TELLING):
+    if before.patience and wanted <= before.too_soon * (1 + _WORTH_TELLING) and after <= MOST * base:
         return waits
     return replace(waits, after=wanted)

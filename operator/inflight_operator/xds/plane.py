@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -22,6 +22,8 @@ from .load import Load
 from .model import Endpoint, Programmed, RouteSpec
 from .server import Server, serve
 from .session import Session
+from .weights import LAYER
+from .wire import RUNTIME
 from .world import Change, Verdicts, World
 
 __all__ = ["ControlPlane", "Ports", "Server", "serve"]
@@ -54,7 +56,9 @@ class ControlPlane:
         self._specs: dict[Key, RouteSpec] = {}
         self._invalid: dict[Key, str] = {}
         self._waiting: set[Key] = set()
-        self._serving_routers = 0
+        self._serve: frozenset[str] = frozenset()
+        self._agreed: dict[Key, frozenset[str]] = {}
+        """Routers that have acknowledged what is wanted of a key: one that loses its connection goes on with it."""
 
     @property
     def routers(self) -> frozenset[str]:
@@ -72,6 +76,7 @@ class ControlPlane:
         if self._specs.get(key) == spec:
             return
         self._waiting.add(key)
+        self._agreed.pop(key, None)
         names = [clusters.cluster_name(spec.namespace, backend.name) for backend in spec.backends]
         if words := check.problem(spec) or self._world.conflict(key, names):
             self._invalid[key] = words
@@ -83,15 +88,17 @@ class ControlPlane:
         self._invalid.pop(key, None)
         self._specs[key] = spec
 
-    def serve_from(self, routers: Collection[Endpoint]) -> None:
-        """The routers that serve, and their zones."""
-        self._serving_routers = len(routers)
+    def serve_from(self, routers: Mapping[str, Endpoint]) -> None:
+        """The routers that serve, by node id, and their zones."""
+        self._serve = frozenset(routers)
         self.load.expect(len(routers))
         self._announce()
-        self._changed(self._world.place(clusters.endpoints(clusters.ROUTERS, zones.told(routers, least=1))))
+        found = zones.told(routers.values(), least=1)
+        self._changed(self._world.place(clusters.endpoints(clusters.ROUTERS, found)))
 
     def remove(self, key: Key) -> None:
         """The ModelDeployment is gone."""
+        self._agreed.pop(key, None)
         self._specs.pop(key, None)
         self._invalid.pop(key, None)
         before = self._world.pieces(key)
@@ -155,17 +162,20 @@ class ControlPlane:
         sessions = [stream.session for stream in self._streams.values()]
         objections = (session.objection(key) for session in sessions)
         rejected = self._invalid.get(key) or next(filter(None, objections), None)
-        # One that serves and isn't connected has what an earlier operator told it.
-        everyone = len(sessions) >= max(1, self._serving_routers)
+        # One that serves and isn't connected may have what an earlier operator told it.
+        everyone = bool(sessions) and self._serve <= self._streams.keys() | self._agreed.get(key, frozenset())
         done = everyone and rejected is None and all(session.has(key) for session in sessions)
+        if done:
+            self._agreed[key] = self._agreed.get(key, frozenset()) | self._streams.keys()
         return Programmed(acknowledged=done, rejected=rejected)
 
     def _announce(self) -> None:
         """Call back for all that has become known."""
-        for key in list(self._waiting):
-            state = self._state(key)
-            if state.acknowledged:
-                self._changed(self._world.settle(key))
+        states = {key: self._state(key) for key in self._waiting}
+        settled = [self._world.settle(key) for key, state in states.items() if state.acknowledged]
+        if any(settled):
+            self._changed(Change({RUNTIME: frozenset({LAYER})}))
+        for key, state in states.items():
             if state.acknowledged or state.rejected is not None:
                 self._waiting.discard(key)
                 self._on_programmed(key)

@@ -154,9 +154,12 @@ class Session:
         pieces = self._world.pieces(key)
         if pieces is None:
             return None
-        if self._verdicts.refuses(RUNTIME, self._world.layer()) and not self._has_weights(key, pieces):
+        if (RUNTIME, LAYER) in self._verdicts.refused and self._refuses_weights(key, pieces):
             return f"the router refuses the weights: {self._verdicts.refused[RUNTIME, LAYER][1]}"
         return self._verdicts.objection(key, self._routes[key], pieces)
+
+    def _refuses_weights(self, key: Key, pieces: Pieces) -> bool:
+        return self._verdicts.refuses(RUNTIME, self._world.layer()) and not self._has_weights(key, pieces)
 
     def _has_weights(self, key: Key, pieces: Pieces) -> bool:
         """And no others are on their way."""

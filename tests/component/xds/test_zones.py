@@ -15,7 +15,7 @@ from route_specs import backend, route_spec
 from router_rig import Rig
 
 pytestmark = pytest.mark.timeout(60)
-ROUTERS = [Endpoint("10.9.0.1", 8080, "a"), Endpoint("10.9.0.2", 8080, "b")]
+ROUTERS = {"router-0": Endpoint("10.9.0.1", 8080, "a"), "router-1": Endpoint("10.9.0.2", 8080, "b")}
 """One in each zone. It is the one in zone a that is asked here."""
 
 

@@ -19,6 +19,7 @@ from xds_talk import Talk
 
 KEY, OTHER = ("demo", "digits"), ("demo", "other")
 SPEC = route_spec(backend())
+BOTH = {"first": Endpoint("10.0.0.1", 8080), "second": Endpoint("10.0.0.2", 8080)}
 
 
 def test_nobody_there_is_no_acknowledgement() -> None:
@@ -33,8 +34,9 @@ def test_nobody_there_is_no_acknowledgement() -> None:
 def test_a_router_that_serves_and_is_not_connected_has_not_acknowledged() -> None:
     """It has what an earlier operator told it, as just after a change of leader."""
     rig = Talk(SPEC)
-    rig.plane.serve_from({Endpoint("10.0.0.1", 8080), Endpoint("10.0.0.2", 8080)})
+    rig.plane.serve_from(BOTH)
     rig.connect("first")
+    rig.connect("third")  # which doesn't serve yet, or no longer
     rig.talk()
     assert not rig.plane.programmed(KEY).acknowledged
     rig.connect("second")
@@ -44,13 +46,26 @@ def test_a_router_that_serves_and_is_not_connected_has_not_acknowledged() -> Non
 
 def test_a_router_that_serves_no_longer_is_not_waited_for() -> None:
     rig = Talk(SPEC)
-    rig.plane.serve_from({Endpoint("10.0.0.1", 8080), Endpoint("10.0.0.2", 8080)})
+    rig.plane.serve_from(BOTH)
     rig.connect("first")
     rig.talk()
     assert rig.announced == []
-    rig.plane.serve_from({Endpoint("10.0.0.1", 8080)})
+    rig.plane.serve_from({"first": BOTH["first"]})
     assert rig.announced == [KEY]
     assert rig.plane.programmed(KEY).acknowledged
+
+
+def test_a_router_that_loses_its_connection_goes_on_with_what_it_has_acknowledged() -> None:
+    rig = Talk(SPEC)
+    rig.plane.serve_from(BOTH)
+    rig.connect("first")
+    rig.connect("second")
+    rig.talk()
+    rig.plane.disconnected(rig.routers.pop("second")[1])
+    assert rig.plane.programmed(KEY).acknowledged
+    rig.plane.set(KEY, route_spec(backend(ports=[1])))
+    rig.talk()
+    assert not rig.plane.programmed(KEY).acknowledged, "it hasn't heard of that"
 
 
 def test_the_callback_comes_once_per_wish_and_for_whoever_asked_too_early() -> None:

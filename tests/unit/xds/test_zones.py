@@ -59,10 +59,10 @@ def test_the_routers_that_serve_are_the_ready_ones_with_their_zones() -> None:
     piece = {
         "ports": [{"name": "http", "port": 8080}, {"name": "https", "port": 8443}],
         "endpoints": [
-            {"addresses": ["10.0.0.1"], "zone": "a", "conditions": {"ready": True}},
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": True}},
-            {"addresses": ["10.0.0.3"], "zone": "b", "conditions": {"ready": False}},
+            {"addresses": ["10.0.0.1"], "zone": "a", "conditions": {"ready": True}, "targetRef": {"name": "r-1"}},
+            {"addresses": ["10.0.0.2", "10.0.9.2"], "conditions": {"ready": True}, "targetRef": {"name": "r-2"}},
+            {"addresses": ["10.0.0.3"], "zone": "b", "conditions": {"ready": False}, "targetRef": {"name": "r-3"}},
         ],
     }
-    assert ready(piece) == {Endpoint("10.0.0.1", 8080, "a"), Endpoint("10.0.0.2", 8080)}
-    assert ready({"endpoints": None}) == frozenset()
+    assert ready(piece) == {"r-1": Endpoint("10.0.0.1", 8080, "a"), "r-2": Endpoint("10.0.9.2", 8080)}
+    assert ready({"endpoints": None}) == {}
