@@ -96,7 +96,9 @@ No operator for ten minutes, and a router replaced meanwhile: [numbers-install.m
   twentieth of the requests asked twice 0.8x of "had it never been there" is the most that can be had (P(T > d) = 5 %,
   then two at once), with four fifths of that 0.86x. "Ejected" finds the slow pod by itself, and looks at it again after
   20, 40, 80 ... seconds. While a pod is looked at the others may be too full for a hedge: so one run's p99 was 263 ms.
-- `etcd-60` was measured with the code of the day before weights had their own layer.
+- `etcd-60`, `scaled`, `deleted`, `killed*`, `drained`, `cut`, `flooded`, `fuzzed`, `sticky` and `slow-pod` were
+  measured before weights had a layer of their own, the others after. Tests ran beside `operators` and `routers`: their
+  p99.
 """
 
 
