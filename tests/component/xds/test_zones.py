@@ -99,6 +99,7 @@ async def test_pods_come_and_go_across_the_threshold_without_a_lost_request(rig:
     there = await pods(rig, a=LEAST, b=LEAST)
     fewer = {"a": there["a"][:-1], "b": there["b"]}
     await start(rig, lying(there))
+    await rig.router("router-1", zone="b")
     async with rig.traffic() as seen:
         for zones in (fewer, there) * 5:
             key = rig.set(route_spec(lying(zones)))
