@@ -19,7 +19,7 @@ from inflight_probe import pods
 from inflight_probe.kube import Kube
 
 _ADMIN = "http://127.0.0.1:9901"
-_SELECTOR = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
+SELECTOR = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
 _EVERY = 0.005
 
 
@@ -67,9 +67,9 @@ def _keys(route: Mapping[str, Any]) -> Mapping[str, str]:
 @asynccontextmanager
 async def opened(kube: Kube) -> AsyncIterator[list[Router]]:
     """Every running router. LookupError when there are not two."""
-    found = [p for p in await kube.list_all("Pod", SYSTEM, _SELECTOR) if not p["metadata"].get("deletionTimestamp")]
+    found = [p for p in await kube.list_all("Pod", SYSTEM, SELECTOR) if not p["metadata"].get("deletionTimestamp")]
     if len(found) != 2:
-        raise LookupError(f"{len(found)} router pods match {_SELECTOR} in {SYSTEM}, expected two")
+        raise LookupError(f"{len(found)} router pods match {SELECTOR} in {SYSTEM}, expected two")
     async with AsyncExitStack() as stack:
         routers = []
         for pod in found:

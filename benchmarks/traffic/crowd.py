@@ -7,13 +7,13 @@ import asyncio
 
 from benchmarks.control import fleet, routing
 from benchmarks.control.result import Result
+from benchmarks.control.routers import SELECTOR
 from benchmarks.control.world import NAMESPACE, World
 from inflight_demo.cluster import SYSTEM
 from inflight_demo.console import Console
 from inflight_probe import operators, pods
 from inflight_probe.stats import percentile
 
-_ROUTER = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
 _AT_ONCE = 8
 _SETTLE_SECONDS = 60
 
@@ -29,7 +29,7 @@ async def crowded(world: World, console: Console) -> list[Result]:
             took = await routing.patching(world, console, name, count)
             cpu = 1000 * (pods.cpu_seconds(leader) - before) / count
             operator = pods.resident_bytes(leader) / 2**20
-            routers = await world.kube.list_all("Pod", SYSTEM, _ROUTER)
+            routers = await world.kube.list_all("Pod", SYSTEM, SELECTOR)
             router = max(pods.resident_bytes(pod["metadata"]["uid"]) for pod in routers) / 2**20
         finally:
             await fleet.remove_all(world.kube, seconds=900)

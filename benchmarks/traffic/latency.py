@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.control.result import Result
+from benchmarks.control.routers import SELECTOR
 from benchmarks.control.world import NAMESPACE, World
 from benchmarks.traffic import static_envoy
 from benchmarks.traffic.prober import serving, waiting
@@ -26,7 +27,6 @@ from inflight_probe.scaling import OWNER
 from inflight_probe.stats import percentile
 
 _CONNECTIONS, _RATE = 64, 1_000
-_ROUTER = "app.kubernetes.io/name=inflight,app.kubernetes.io/component=router"
 
 
 async def latency(world: World, console: Console) -> list[Result]:
@@ -36,7 +36,7 @@ async def latency(world: World, console: Console) -> list[Result]:
     path = f"/{NAMESPACE}/{name}{infer}"
     async with serving(world, waiting(name, {"main": 100}, 1, wait=0)):
         pod = (await world.kube.list_all("Pod", NAMESPACE, f"{OWNER}={name}"))[0]["status"]["podIP"]
-        router = (await world.kube.list_all("Pod", SYSTEM, _ROUTER))[0]
+        router = (await world.kube.list_all("Pod", SYSTEM, SELECTOR))[0]
         direct, routed = f"http://{pod}:8080{infer}", f"http://{router['status']['podIP']}:8080{path}"
         limit: dict[str, list[float]] = {"router": [], "equal": [], "bare": []}
         cost: dict[str, list[float]] = {who: [] for who in limit}

@@ -87,47 +87,33 @@ async def _killed(world: World, console: Console, row: str, *, idempotent: bool)
 
 async def drained(world: World, console: Console) -> list[Result]:
     """100 requests of 20 s on pods that are deleted while they are at it."""
-
-    async def delete(pod: Object) -> None:
-        await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
-
-    count = world.some(100, 10)
-    right, asked, why = await _leaving_at_work(world, console, "drained", count, delete)
-    return [
-        Result(
-            suite="traffic",
-            row="drained",
-            what="requests of 20 s on pods that are deleted half way",
-            goal="100 of 100 answered right",
-            measured=f"{right} of {asked}",
-            kept=right == asked == count,
-            data={"why": why},
-            quick=world.quick,
-        )
-    ]
+    return [await _drained(world, console, "drained", "requests of 20 s on pods that are deleted half way")]
 
 
 async def drained_grpc(world: World, console: Console) -> list[Result]:
     """The same by gRPC, through the same port of the router: calls of 20 s, all on one connection."""
+    name = "drained-grpc"
+    async with calling(world, name) as send:
+        what = "gRPC calls of 20 s on pods that are deleted half way"
+        return [await _drained(world, console, name, what, call=send)]
 
+
+async def _drained(world: World, console: Console, row: str, what: str, call: Send | None = None) -> Result:
     async def delete(pod: Object) -> None:
         await world.kube.delete("Pod", NAMESPACE, pod["metadata"]["name"])
 
-    count, name = world.some(100, 10), "drained-grpc"
-    async with calling(world, name) as send:
-        right, asked, why = await _leaving_at_work(world, console, name, count, delete, call=send)
-    return [
-        Result(
-            suite="traffic",
-            row=name,
-            what="gRPC calls of 20 s on pods that are deleted half way",
-            goal="100 of 100 answered right",
-            measured=f"{right} of {asked}",
-            kept=right == asked == count,
-            data={"why": why},
-            quick=world.quick,
-        )
-    ]
+    count = world.some(100, 10)
+    right, asked, why = await _leaving_at_work(world, console, row, count, delete, call=call)
+    return Result(
+        suite="traffic",
+        row=row,
+        what=what,
+        goal="100 of 100 answered right",
+        measured=f"{right} of {asked}",
+        kept=right == asked == count,
+        data={"why": why},
+        quick=world.quick,
+    )
 
 
 @asynccontextmanager

@@ -165,8 +165,8 @@ class ControlPlane:
         # One that serves and isn't connected may have what an earlier operator told it.
         everyone = bool(sessions) and self._serve <= self._streams.keys() | self._agreed.get(key, frozenset())
         done = everyone and rejected is None and all(session.has(key) for session in sessions)
-        if done:
-            self._agreed[key] = self._agreed.get(key, frozenset()) | self._streams.keys()
+        if done and key in self._specs:
+            self._agreed[key] = self._agreed.get(key, frozenset()) & self._serve | self._streams.keys()
         return Programmed(acknowledged=done, rejected=rejected)
 
     def _announce(self) -> None:

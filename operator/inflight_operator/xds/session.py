@@ -204,9 +204,9 @@ class Session:
 
     def _ready(self, key: Key, routes: Routes) -> bool:
         known, warm = self._subscriptions[CLUSTER], self._subscriptions[ENDPOINTS]
-        return all(known.has(name) and warm.has(name) for name in routes.clusters) and self._weights_are_there(
-            key, routes
-        )
+        if not all(known.has(name) and warm.has(name) for name in routes.clusters):
+            return False
+        return self._weights_are_there(key, routes)
 
     def _weights_are_there(self, key: Key, routes: Routes) -> bool:
         if not self._takes_layer or self._book.accepted is None:

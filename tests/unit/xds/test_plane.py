@@ -68,6 +68,22 @@ def test_a_router_that_loses_its_connection_goes_on_with_what_it_has_acknowledge
     assert not rig.plane.programmed(KEY).acknowledged, "it hasn't heard of that"
 
 
+def test_nothing_is_remembered_of_routers_and_model_deployments_that_are_gone() -> None:
+    rig = Talk(SPEC)
+    for name in ("first", "second", "third"):
+        rig.plane.serve_from({name: Endpoint("10.0.0.1", 8080)})
+        rig.connect(name)
+        rig.talk()
+        assert rig.plane.programmed(KEY).acknowledged
+        assert rig.plane._agreed == {KEY: {name}}
+        rig.plane.disconnected(rig.routers.pop(name)[1])
+    rig.connect("third")
+    rig.plane.remove(KEY)
+    rig.talk()
+    assert rig.plane.programmed(KEY).acknowledged
+    assert rig.plane._agreed == {}
+
+
 def test_the_callback_comes_once_per_wish_and_for_whoever_asked_too_early() -> None:
     rig = Talk(SPEC, route_spec(name="other"))
     rig.connect("first")

@@ -55,6 +55,16 @@ def slowly(talk: Talk, router: ModelRouter) -> list[list[int]]:
     raise AssertionError("they talk for ever")
 
 
+def shifted(router: ModelRouter | None = None) -> tuple[Talk, ModelRouter]:
+    """A router whose routes came with 95/5, and that has 50/50 from the layer."""
+    talk = Talk(split(95, 5))
+    router = talk.connect("first", router)
+    talk.talk()
+    talk.plane.set(KEY, split(50, 50))
+    talk.talk()
+    return talk, router
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -93,11 +103,7 @@ def test_a_router_without_the_layer_gets_them_with_its_routes() -> None:
 
 
 def test_routes_keep_their_weights_until_the_next_ones_are_there() -> None:
-    talk = Talk(split(95, 5))
-    router = talk.connect("first")
-    talk.talk()
-    talk.plane.set(KEY, split(50, 50))
-    talk.talk()
+    talk, router = shifted()
     talk.plane.set(KEY, split(90, 10, NEXT))  # another revision, and other weights for it
     assert slowly(talk, router) == [[50, 50], [90, 10]], "never the 95/5 that the old routes came with"
 
@@ -136,11 +142,7 @@ def weights_of(good: Good | None) -> list[list[int]]:
 
 
 def test_refused_routes_bring_no_weights() -> None:
-    talk = Talk(split(95, 5))
-    router = talk.connect("first", ModelRouter(refuses_nine_seconds))
-    talk.talk()
-    talk.plane.set(KEY, split(50, 50))
-    talk.talk()
+    talk, router = shifted(ModelRouter(refuses_nine_seconds))
     talk.plane.set(KEY, nine_seconds(split(10, 90)))
     assert slowly(talk, router) == [[50, 50]]
     assert talk.plane.programmed(KEY).rejected == "the router refuses its routes: no"
@@ -179,11 +181,7 @@ def test_what_is_taken_back_is_in_force_only_once_the_router_has_that() -> None:
 
 
 def test_a_model_deployment_that_is_made_anew_has_its_weights_until_then() -> None:
-    talk = Talk(split(95, 5))
-    router = talk.connect("first")
-    talk.talk()
-    talk.plane.set(KEY, split(50, 50))
-    talk.talk()
+    talk, router = shifted()
     talk.plane.remove(KEY)
     talk.plane.set(KEY, split(90, 10, NEXT))
     assert slowly(talk, router) == [[50, 50], [90, 10]]
@@ -191,11 +189,7 @@ def test_a_model_deployment_that_is_made_anew_has_its_weights_until_then() -> No
 
 
 def test_the_next_operator_leaves_weights_alone_while_it_does_not_know_what_is_served() -> None:
-    talk = Talk(split(95, 5))
-    router = talk.connect("first")
-    talk.talk()
-    talk.plane.set(KEY, split(50, 50))
-    talk.talk()
+    _, router = shifted()
     again = Talk(split(90, 10, NEXT))  # changed while nobody led
     again.connect("first", router)
     assert slowly(again, router) == [[50, 50], [90, 10]]
